@@ -1,0 +1,54 @@
+# Everything a newcomer needs: `make demo`, `make test`. Both do their own set-up in .venv, once.
+#   make TORCH=cuda ...   takes the CUDA build of torch instead of the CPU one
+PYTHON ?= python3.11
+TORCH ?= cpu
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP_CORE := $(VENV)/.stamp-core-$(TORCH)
+STAMP_DEV := $(VENV)/.stamp-dev-$(TORCH)
+# Where pip is told to look for wheels besides the index; uv does not read pip's configuration.
+LINKS = $(shell $(PY) -m pip config get global.find-links 2>/dev/null || printenv PIP_FIND_LINKS)
+UV = $(VENV)/bin/uv pip install --quiet --python $(PY) $(addprefix --find-links ,$(LINKS))
+ifeq ($(TORCH),cpu)
+CONSTRAINTS := constraints.txt
+else
+CONSTRAINTS := $(VENV)/constraints-$(TORCH).txt
+endif
+
+.PHONY: demo test lint types check clean
+
+demo: $(STAMP_CORE)
+	$(VENV)/bin/poise train language --recipe demo --out runs/demo --overwrite
+	$(VENV)/bin/poise generate runs/demo --prompt "The " --tokens 300
+
+test: $(STAMP_DEV)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(PY) -m pytest -n 2
+
+lint: $(STAMP_DEV)
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+$(PY):
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet uv
+
+$(VENV)/constraints-cuda.txt: constraints.txt | $(PY)
+	sed 's/^torch==.*/torch>=2.8/' constraints.txt > $@
+
+# The pinned CPU build is looked for where pip looks, then on PyTorch's own CPU index; nothing else is tried,
+# so that a machine without a CPU wheel never downloads gigabytes of CUDA by surprise.
+$(STAMP_CORE): pyproject.toml $(CONSTRAINTS) | $(PY)
+	$(UV) -c $(CONSTRAINTS) -e '.[train]' \
+	  || { [ $(TORCH) = cpu ] && $(UV) -c $(CONSTRAINTS) --torch-backend cpu -e '.[train]'; } \
+	  || { echo "poise: no wheel of torch fits constraints.txt here; install one where pip finds it, or run 'make TORCH=cuda'." >&2; exit 1; }
+	touch $@
+
+$(STAMP_DEV): $(STAMP_CORE)
+	$(UV) -c $(CONSTRAINTS) --group dev
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

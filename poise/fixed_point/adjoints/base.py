@@ -1,0 +1,71 @@
+"""What an adjoint is given, and what it does: attach a solved state to the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from poise.fixed_point.loop import Iterate
+from poise.fixed_point.packed import PackedCell
+from poise.fixed_point.solution import OnFailure, Solution, Status
+from poise.fixed_point.tally import Tally
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """Everything an adjoint may use of a finished solve."""
+
+    cell: PackedCell
+    found: Iterate
+    parameters: tuple[Tensor, ...]
+    backward: list[Solution]
+    tally: Tally
+    on_failure: OnFailure
+
+
+@dataclass(frozen=True)
+class Adjoint:
+    """How gradients pass through a fixed point."""
+
+    # Whether the solve itself is recorded, instead of what `attach` adds after it.
+    records_solve: ClassVar[bool] = False
+
+    def attach(self, attachment: Attachment) -> Any:
+        """Return the state, attached to the graph where gradients are wanted."""
+        raise NotImplementedError
+
+
+def detached_state(attachment: Attachment) -> Any:
+    """Return the cell's own last output, in the cell's own dtype."""
+    cell, found = attachment.cell, attachment.found
+    return cell.layout.unpack(found.fz, tuple(cell.dtypes) or None)
+
+
+def usable_rows(attachment: Attachment) -> Tensor | None:
+    """Return the rows on which the cell may be evaluated with a graph, or None for all.
+
+    A sample on which the cell returned NaN is left out where it can be: even a zero gradient through it would reach the
+    parameters as NaN. It has no gradient.
+    """
+    bad = attachment.found.status == Status.NONFINITE
+    if not attachment.cell.selectable or not bool(bad.any()):
+        return None
+    return (~bad).nonzero().squeeze(1)
+
+
+def on_usable_rows(attachment: Attachment, attach: Callable[[PackedCell, Tensor, Tensor], Tensor]) -> Any:
+    """Apply `attach(cell, z, fz) -> fz` to the rows that may have a graph and return the whole state."""
+    cell, found = attachment.cell, attachment.found
+    rows = usable_rows(attachment)
+    if rows is None:
+        attached = attach(cell, found.z, found.fz)
+    elif rows.numel() == 0:
+        attached = found.fz
+    else:
+        part = attach(cell.select(rows), found.z[rows], found.fz[rows])
+        attached = torch.index_copy(found.fz, 0, rows, part)
+    return cell.layout.unpack(attached, tuple(cell.dtypes) or None)

@@ -1,0 +1,235 @@
+"""The implicit gradient: exact at the fixed point, at the memory of one evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from poise.fixed_point.adjoints.base import Adjoint, Attachment, detached_state, on_usable_rows
+from poise.fixed_point.linear import GMRES, LinearSolver, as_linear
+from poise.fixed_point.packed import PackedCell
+from poise.fixed_point.solvers.base import Solver
+from poise.fixed_point.tree import tree_leaves, tree_replace
+
+Product = Callable[[Tensor], Tensor]
+Evaluate = Callable[[Tensor, Sequence[Tensor]], Tensor]  # of a state and the known inputs
+
+
+@dataclass(frozen=True)
+class Implicit(Adjoint):
+    """Solve (I - J^T) u = g in the backward and pass u through one evaluation (implicit function theorem).
+
+    `solver`: `GMRES()`, `Neumann(terms=...)` or any fixed-point solver. Memory does not grow with the number of
+    evaluations. Second order is exact for the context and the parameters named; what the cell closes over otherwise is
+    refused there (and differentiated like anything else in first order). Bai, Kolter and Koltun (2019), theorem 1.
+    """
+
+    solver: Solver | LinearSolver = GMRES()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.solver, Solver | LinearSolver):
+            raise TypeError(
+                f"Implicit(solver={self.solver!r}) cannot solve the backward; pass GMRES(), Neumann() or a solver."
+            )
+        as_linear(self.solver)
+
+    def attach(self, attachment: Attachment) -> Any:
+        """Return the solve's own output with the implicit gradient."""
+        if not torch.is_grad_enabled():
+            return detached_state(attachment)
+
+        def attach(cell: PackedCell, z: Tensor, fz: Tensor) -> Tensor:
+            leaves = [leaf for _, leaf in tree_leaves(cell.context)]
+            named = [leaf for leaf in leaves if leaf.requires_grad]
+
+            def evaluate(z: Tensor, known: Sequence[Tensor]) -> Tensor:
+                # The context's tensors are put in by place; the parameters are used by the cell itself.
+                given = iter(known)
+                context = [next(given) if leaf.requires_grad else leaf for leaf in leaves]
+                return replace(cell, context=tree_replace(cell.context, iter(context)))(z)
+
+            return _attach(self.solver, attachment, evaluate, z, fz, [*named, *attachment.parameters])
+
+        return on_usable_rows(attachment, attach)
+
+
+@dataclass(frozen=True)
+class _Casts:
+    """The autocast state of the forward, for evaluations that the backward makes."""
+
+    states: tuple[tuple[str, bool, torch.dtype], ...]
+
+    @staticmethod
+    def now() -> _Casts:
+        devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+        return _Casts(tuple((d, torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in devices))
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for device, enabled, dtype in self.states:
+                stack.enter_context(torch.autocast(device, enabled=enabled, dtype=dtype))
+            yield
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What a backward needs besides tensors. The ends of the cell's graph are edges: they hold no numbers."""
+
+    solver: Solver | LinearSolver
+    attachment: Attachment
+    evaluate: Evaluate
+    image: GradientEdge
+    start: GradientEdge
+    casts: _Casts
+
+
+def _attach(
+    solver: Solver | LinearSolver,
+    attachment: Attachment,
+    evaluate: Evaluate,
+    z: Tensor,
+    fz: Tensor,
+    known: list[Tensor],
+) -> Tensor:
+    """Return `fz`, the fixed point of `evaluate(., known)` near `z`, with the implicit gradient."""
+    start = z.detach().requires_grad_()
+    image = evaluate(start, known)
+    image_edge, start_edge = get_gradient_edge(image), get_gradient_edge(start)
+    if not any(leaf.requires_grad for leaf in known) and not unnamed_leaves(image_edge, [start]):
+        return fz.detach()  # nothing asks for a gradient
+    scene = _Scene(solver, attachment, evaluate, image_edge, start_edge, _Casts.now())
+    return _ImplicitFunction.apply(scene, image, fz.detach(), *known)
+
+
+class _ImplicitFunction(torch.autograd.Function):
+    """Identity from the solve's output to the caller; its backward solves for the adjoint u."""
+
+    @staticmethod
+    def forward(ctx: Any, scene: _Scene, image: Tensor, fz: Tensor, *known: Tensor) -> Tensor:
+        state = fz.view_as(fz)
+        ctx.scene = scene
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(state, *known)
+        return state
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> Any:
+        scene: _Scene = ctx.scene
+        nothing = [None] * (len(ctx.needs_input_grad) - 3)
+        if grad is None:
+            return None, None, None, *nothing
+        if torch.is_grad_enabled():
+            state, *known = ctx.saved_tensors
+            return None, None, None, *_recorded_gradients(scene, state, known, grad)
+        u = _solve(scene, lambda v: _product(scene.image, scene.start, v), grad)
+        # u goes on through the one recorded evaluation to everything the cell used, named or closed over.
+        return None, u, None, *nothing
+
+
+class _Gate(torch.autograd.Function):
+    """Identity that lets no gradient through while its latch is closed."""
+
+    @staticmethod
+    def forward(ctx: Any, latch: _Latch, x: Tensor) -> Tensor:
+        ctx.latch = latch
+        ctx.set_materialize_grads(False)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> Any:
+        return None, None if ctx.latch.closed else grad
+
+
+@dataclass
+class _Latch:
+    closed: bool = False
+
+
+def _product(image: GradientEdge, start: GradientEdge, u: Tensor, create_graph: bool = False) -> Tensor:
+    """Return J^T u, J being the Jacobian of the graph between two edges."""
+    (moved,) = torch.autograd.grad(
+        [image], [start], [u], retain_graph=True, create_graph=create_graph, allow_unused=True
+    )
+    return torch.zeros_like(u) if moved is None else moved
+
+
+def _solve(scene: _Scene, product: Product, grad: Tensor) -> Tensor:
+    """Solve u - J^T u = grad, count the solve, and leave its record with the solution."""
+    attachment = scene.attachment
+    right = grad.detach().flatten(1)
+    found = as_linear(scene.solver).solve(lambda v: product(v.reshape(grad.shape)).flatten(1), right)
+    record = found.solution(None)
+    attachment.backward[:] = [record]
+    attachment.tally.add(record, attachment.on_failure)
+    u = found.fz
+    if not record.ok:
+        # A gradient that came in as NaN or infinity goes on as such (loss scaling looks for it); where only the
+        # products overflowed, the sample is left without a gradient rather than spoiling the parameters'.
+        u = torch.where(u.isfinite() | ~right.isfinite().all(dim=1, keepdim=True), u, 0.0)
+        u = torch.where(right.isfinite().all(dim=1, keepdim=True), u, right)
+    return u.reshape(grad.shape)
+
+
+def _recorded_gradients(scene: _Scene, state: Tensor, known: list[Tensor], grad: Tensor) -> list[Tensor | None]:
+    """Return the gradients of the known inputs as functions that can be differentiated again.
+
+    The detached state of the first-order graph is a leaf: recording a backward through it would lose the terms in which
+    the products move with z*. Here the cell is evaluated at the attached state, and u is itself the fixed point of
+    u -> J^T u + grad, differentiated implicitly. Gates keep apart what the graph joins: while the gradients are taken
+    they stop at the state and at each known input; later derivatives pass.
+    """
+    unnamed = unnamed_leaves(scene.image, [scene.start, *(leaf for leaf in known if leaf.requires_grad)])
+    if unnamed:
+        raise RuntimeError(
+            f"a second derivative was asked for, but the cell closes over {unnamed} tensors that nobody named; "
+            "pass them in the context or as fixed_point(..., parameters=...)."
+        )
+
+    def affine(v: Tensor, named: Sequence[Tensor]) -> Tensor:
+        right, at, *others = named
+        at = at if at.requires_grad else at.detach().requires_grad_()
+        ends = get_gradient_edge(scene.evaluate(at, others)), get_gradient_edge(at)
+        return _product(*ends, v, create_graph=True) + right
+
+    latch = _Latch()
+    gated_state, *gated = (x if x.is_leaf else _Gate.apply(latch, x) for x in (state, *known))
+    with scene.casts.restored(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+        image = scene.evaluate(gated_state, gated)
+        ends = get_gradient_edge(image), get_gradient_edge(gated_state)
+        u = _solve(scene, lambda v: _product(*ends, v), grad)
+        u = _attach(scene.solver, scene.attachment, affine, u, u, [grad, state, *known])
+        wanted = [place for place, leaf in enumerate(gated) if leaf.requires_grad]
+        latch.closed = True
+        try:
+            found = torch.autograd.grad(
+                image, [gated[place] for place in wanted], u, create_graph=True, allow_unused=True
+            )
+        finally:
+            latch.closed = False
+    gradients: list[Tensor | None] = [None] * len(known)
+    for place, value in zip(wanted, found, strict=True):
+        gradients[place] = value
+    return gradients
+
+
+def unnamed_leaves(end: GradientEdge, known: Sequence[Tensor | GradientEdge]) -> int:
+    """Return how many leaf tensors a graph reaches other than through the known ones."""
+    edges = [edge if isinstance(edge, GradientEdge) else get_gradient_edge(edge) for edge in known]
+    seen = {edge.node for edge in edges}
+    found, ahead = 0, [end.node]
+    while ahead:
+        node = ahead.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        found += hasattr(node, "variable")
+        ahead.extend(following for following, _ in node.next_functions if following is not None)
+    return found

@@ -1,0 +1,30 @@
+"""The Jacobian-free (one-step) gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poise.fixed_point.adjoints.base import Adjoint, Attachment, detached_state, on_usable_rows
+from poise.fixed_point.packed import PackedCell
+
+
+@dataclass(frozen=True)
+class JacobianFree(Adjoint):
+    """Differentiate the last evaluation only: (I - J^T)^-1 is replaced by I (Fung et al. 2022).
+
+    A descent direction where the cell contracts; not the gradient.
+    """
+
+    def attach(self, attachment: Attachment) -> Any:
+        """Return the cell's output at the detached state, evaluated once with a graph."""
+        if not torch.is_grad_enabled():
+            return detached_state(attachment)
+
+        def attach(cell: PackedCell, z: Tensor, fz: Tensor) -> Tensor:
+            return cell(z.detach())
+
+        return on_usable_rows(attachment, attach)

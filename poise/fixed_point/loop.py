@@ -1,0 +1,315 @@
+"""The one loop that runs every rule: evaluate, measure, retire what is finished, ask for the next iterate.
+
+It owns tolerances, budgets, best iterates, restarts, compaction, statuses and traces; no rule repeats any of it.
+Within it the state is (batch, groups, features). Under the sample scope there is one group. Under the prefix scope a
+group is a position: it passes when the residual over every prefix up to it passes, and is then held still, so that
+nothing after it moves it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poise.fixed_point.packed import PackedCell
+from poise.fixed_point.solution import Solution, Status, Trace
+from poise.fixed_point.solvers.base import Solver
+from poise.fixed_point.tree import select_rows, where_rows
+
+# Rows leave the batch when more than this share of it has finished: selecting rows costs a copy of the history.
+IDLE_SHARE = 1 / 16
+# A residual that grows this much above the best since the last restart is answered by a restart.
+RESTART_GROWTH = 100.0
+# A state whose residual outgrows the size of the start this much has diverged.
+DIVERGENCE = 1e8
+# A sample has stalled when its residual is within this many units of rounding and has not improved for so many steps.
+FLOOR = 8.0
+PATIENCE = 10
+
+
+@dataclass(frozen=True)
+class Iterate:
+    """What the loop returns: the last (or best) iterate of every sample, the cell's output there, and the record."""
+
+    z: Tensor
+    fz: Tensor
+    status: Tensor
+    steps: Tensor
+    residual: Tensor
+    evaluations: int
+    rows: int
+    rtol: float | None
+    trace: Trace = field(repr=False)
+
+    def solution(self, state: Any, backward: list[Solution] | None = None) -> Solution:
+        """Return the record as a Solution with this state."""
+        return Solution(
+            state=state,
+            status=self.status,
+            steps=self.steps,
+            residual=self.residual,
+            evaluations=self.evaluations,
+            rows=self.rows,
+            fixed_budget=self.rtol is None,
+            rtol=self.rtol,
+            _trace=self.trace,
+            _backward=[] if backward is None else backward,
+        )
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Norms and the test of one evaluation, each (rows, groups)."""
+
+    norm: Tensor  # |f(z) - z|
+    size: Tensor  # |f(z)|
+    residual: Tensor  # their ratio, the largest over the parts
+    passed: Tensor
+
+
+def measure(cell: PackedCell, solver: Solver, fz: Tensor, g: Tensor, valid: Tensor | None) -> Measure:
+    """Return the residual of each group, and whether it is within the tolerance."""
+    with torch.no_grad():
+        if valid is not None:
+            g, fz = g * valid, fz * valid
+        widths = cell.layout.widths
+        parts = zip(g.split(widths, dim=2), fz.split(widths, dim=2), strict=True) if len(widths) > 1 else ((g, fz),)
+        result: Measure | None = None
+        for change, image in parts:
+            norm, size = _norm(change, solver.scope), _norm(image, solver.scope)
+            residual = torch.where(norm == 0, norm, norm / size)
+            passed = norm <= torch.clamp_min(size * (solver.rtol or 0.0), solver.atol)
+            part = Measure(norm, size, residual, passed)
+            if result is not None:
+                part = Measure(
+                    norm=torch.maximum(result.norm, norm),
+                    size=torch.maximum(result.size, size),
+                    residual=torch.maximum(result.residual, residual),
+                    passed=result.passed & passed,
+                )
+            result = part
+        assert result is not None
+        return result
+
+
+def _norm(x: Tensor, scope: str) -> Tensor:
+    norm = torch.linalg.vector_norm(x, dim=-1)
+    return norm.square().cumsum(dim=1).sqrt() if scope == "prefix" else norm
+
+
+def iterate(
+    cell: PackedCell, z: Tensor, solver: Solver, *, valid: Tensor | None = None, compact: bool | None = None
+) -> Iterate:
+    """Run a solver from `z` (batch, groups, features) until every sample is finished or the budget is spent."""
+    if solver.rtol is None:
+        return _fixed_budget(cell, z, solver, valid)
+    # Shapes decide which kernels run, and so the last bit: where no later position may move an earlier one at all,
+    # finished samples are frozen but stay in the batch.
+    if compact is None:
+        compact = cell.selectable and solver.scope == "sample"
+    run = _Run(cell, z, solver, valid, compact)
+    for step in range(1, solver.max_steps + 1):
+        if run.advance(step):
+            break
+    return run.finish()
+
+
+def _fixed_budget(cell: PackedCell, z: Tensor, solver: Solver, valid: Tensor | None) -> Iterate:
+    """Spend the budget without a test: nothing is held, nothing is read by the host."""
+    memory = solver.init(z)
+    fz = cell(z)
+    for _ in range(solver.max_steps - 1):
+        z, memory = solver.step(z, fz, memory, cell, valid)
+        fz = cell(z)
+    found = measure(cell, solver, fz, fz - z, valid)
+    residual = found.residual[:, -1]
+    status = torch.full(residual.shape, Status.BUDGET, dtype=torch.int8, device=z.device)
+    status = status.masked_fill(found.norm[:, -1] == 0, Status.CONVERGED)
+    status = status.masked_fill(~found.norm[:, -1].isfinite(), Status.NONFINITE)
+    steps = torch.full(residual.shape, solver.max_steps, dtype=torch.int64, device=z.device)
+    count = cell.count
+    trace = Trace(z.shape[0], ((None, residual),))
+    return Iterate(z, fz, status, steps, residual, count.evaluations, count.rows, None, trace)
+
+
+class _Run:
+    """The live rows of one solve."""
+
+    def __init__(self, cell: PackedCell, z: Tensor, solver: Solver, valid: Tensor | None, compact: bool) -> None:
+        self.cell, self.z, self.solver, self.valid, self.compact = cell, z, solver, valid, compact
+        self.memory = solver.init(z)
+        batch, groups, _ = z.shape
+        device = z.device
+        self.batch = batch
+        self.index: Tensor | None = None  # which samples the rows are; None while all are here
+        self.started: list[tuple[Tensor | None, Tensor]] = []
+        self.retired = torch.zeros(batch, dtype=torch.bool, device=device)  # rows finished and still in the batch
+        self.idle = 0
+        self.held = torch.zeros(batch, groups, dtype=torch.bool, device=device)
+        self.failure = torch.full((batch, groups), Status.BUDGET, dtype=torch.int8, device=device)
+        self.scale = torch.empty(0)
+        infinite = torch.full((batch, groups), float("inf"), dtype=z.dtype, device=device)
+        self.best, self.best_z, self.best_f = infinite, z, z
+        self.reference, self.restarted = infinite, infinite  # the best since the last restart; the best at that time
+        self.waited = torch.zeros(batch, groups, dtype=torch.int64, device=device)
+        # Results by sample, filled as samples finish.
+        self.out_z, self.out_f = torch.empty_like(z), torch.empty_like(z)
+        self.status = torch.full((batch,), Status.BUDGET, dtype=torch.int8, device=device)
+        self.steps = torch.zeros(batch, dtype=torch.int64, device=device)
+        self.residual = torch.full((batch,), float("nan"), dtype=z.dtype, device=device)
+
+    def advance(self, step: int) -> bool:
+        """Evaluate the live rows once; return True when every sample is finished."""
+        z, solver = self.z, self.solver
+        fz = self.cell(z)
+        g = fz - z
+        found = measure(self.cell, solver, fz, g, self.valid)
+        self.started.append((self.index, found.residual[:, -1]))
+        last = step == solver.max_steps
+        with torch.no_grad():
+            flags, restart, done = self._judge(step, found)
+            # The one wait for the host in a step: what it must know to choose the next shapes.
+            finished, unimproved, restarting = flags.tolist()
+        self._keep_best(z, fz, found, all_improved=not unimproved)
+        if finished > self.idle or last:
+            self._retire(step, done, z, fz, found, last)
+            self.idle = finished
+        if last or finished == z.shape[0]:
+            return True
+        following, self.memory = solver.step(z, fz, self.memory, self.cell, self.valid)
+        if self.valid is not None:
+            following = torch.where(self.valid > 0, following, fz)
+        if restarting:
+            following = self._restart(restart, following, fz)
+        if self.held.shape[1] > 1:
+            following = torch.where(self.held.unsqueeze(-1), z, following)
+        elif finished:
+            following = torch.where(self.retired.reshape(-1, 1, 1), z, following)
+        self.z = following
+        if self.compact and finished > IDLE_SHARE * z.shape[0]:
+            self._leave_out()
+        return False
+
+    def _judge(self, step: int, found: Measure) -> tuple[Tensor, Tensor, Tensor]:
+        """Update what is held; return (finished, rows unimproved, groups to restart) counts, the latter two's masks."""
+        if step == 1:
+            first = torch.maximum(_norm(self.z, self.solver.scope), found.size)
+            self.scale = torch.where(first.isfinite(), first, 1.0)
+        passed = found.passed
+        if passed.shape[1] > 1:  # a position passes when every prefix up to it does
+            passed = passed.int().cummin(dim=1).values.bool()
+        finite = found.norm.isfinite()
+        improved = found.residual < self.best
+        better = found.residual < 0.9 * self.best
+        self.waited = torch.where(better, 0, self.waited + 1)
+        best = torch.where(improved, found.residual, self.best)
+        stalled = (self.waited >= PATIENCE) & (best <= FLOOR * self.cell.epsilon)
+        diverged = found.norm > DIVERGENCE * self.scale
+        failure = torch.where(stalled, int(Status.STALLED), int(Status.BUDGET))
+        failure = torch.where(diverged, int(Status.DIVERGED), failure)
+        failure = torch.where(finite, failure, int(Status.NONFINITE))
+        failure = torch.where(passed, int(Status.CONVERGED), failure).to(torch.int8)
+        before = self.held
+        self.failure = torch.where(before, self.failure, failure)
+        self.held = self.failure != Status.BUDGET
+        done = self.held.all(dim=1)
+        self.improved = improved
+        if self.solver.restarts:
+            restart = (found.residual > RESTART_GROWTH * self.reference) & ~self.held
+            self.reference = torch.minimum(self.reference, found.residual)
+        else:
+            restart = torch.zeros_like(self.held)
+        unimproved = ~(improved | before).all(dim=1)
+        return torch.stack([done.sum(), unimproved.sum(), restart.sum()]), restart, done
+
+    def _keep_best(self, z: Tensor, fz: Tensor, found: Measure, all_improved: bool) -> None:
+        # Where every live row improved the iterate itself is the best one; finished rows have been stored already.
+        if all_improved:
+            self.best_z, self.best_f = z, fz
+            self.best = torch.where(self.improved, found.residual, self.best)
+            return
+        wide = self.improved.unsqueeze(-1)
+        self.best = torch.where(self.improved, found.residual, self.best)
+        self.best_z = torch.where(wide, z, self.best_z)
+        self.best_f = torch.where(wide, fz, self.best_f)
+
+    def _retire(self, step: int, done: Tensor, z: Tensor, fz: Tensor, found: Measure, last: bool) -> None:
+        """Store the rows that have just finished, or all that are left when the budget is spent."""
+        new = ~self.retired if last else done & ~self.retired
+        rows = new.nonzero().squeeze(1)
+        samples = rows if self.index is None else self.index[rows]
+        failure = self.failure[rows]
+        # The worst of a sample's positions; a budget spent counts above a floor reached, below the other failures.
+        worst = failure.amax(dim=1)
+        spent = (failure == Status.BUDGET).any(dim=1) & (worst <= Status.STALLED)
+        status = worst.masked_fill(spent, Status.BUDGET)
+        residual = found.residual[rows, -1]
+        if z.shape[1] == 1:
+            # A sample that failed returns its best iterate; grown residuals at the end of a budget are divergence.
+            best = self.best[rows, 0]
+            failed = (status != Status.CONVERGED) & best.isfinite()
+            first = self.started[0][1] if len(self.started) else residual
+            grown = (status == Status.BUDGET) & (residual > 1.0) & (residual > first[samples])
+            status = status.masked_fill(grown, Status.DIVERGED)
+            wide = failed.reshape(-1, 1, 1)
+            out_z, out_f = (
+                torch.where(wide, self.best_z[rows], z[rows]),
+                torch.where(wide, self.best_f[rows], fz[rows]),
+            )
+            residual = torch.where(failed, best, residual)
+        else:
+            wide = (failure == Status.NONFINITE).unsqueeze(-1) & self.best[rows].isfinite().unsqueeze(-1)
+            out_z = torch.where(wide, self.best_z[rows], z[rows])
+            out_f = torch.where(wide, self.best_f[rows], fz[rows])
+        if rows.numel() == self.batch:
+            self.out_z, self.out_f = out_z, out_f
+        else:
+            self.out_z = self.out_z.index_copy(0, samples, out_z)
+            self.out_f = self.out_f.index_copy(0, samples, out_f)
+        self.status[samples] = status
+        self.steps[samples] = step
+        self.residual[samples] = residual
+        self.retired = self.retired | new
+
+    def _restart(self, restart: Tensor, following: Tensor, fz: Tensor) -> Tensor:
+        """Begin again with an empty memory: from the best image if it is new since the last restart, else from here."""
+        news = restart & (self.best < self.restarted)
+        following = torch.where(restart.unsqueeze(-1), fz, following)
+        following = torch.where(news.unsqueeze(-1), self.best_f, following)
+        self.memory = where_rows(~restart, self.memory, self.solver.init(fz))
+        self.restarted = torch.where(restart, self.best, self.restarted)
+        self.reference = torch.where(restart, float("inf"), self.reference)
+        return following
+
+    def _leave_out(self) -> None:
+        """Select the live rows of everything that belongs to a row."""
+        live = (~self.retired).nonzero().squeeze(1)
+        self.index = live if self.index is None else self.index[live]
+        self.cell = self.cell.select(live)
+        kept = (
+            self.z, self.memory, self.valid, self.held, self.failure, self.scale,
+            self.best, self.best_z, self.best_f, self.reference, self.restarted, self.waited, self.retired,
+        )  # fmt: skip
+        (
+            self.z, self.memory, self.valid, self.held, self.failure, self.scale,
+            self.best, self.best_z, self.best_f, self.reference, self.restarted, self.waited, self.retired,
+        ) = select_rows(kept, live)  # fmt: skip
+        self.idle = 0
+
+    def finish(self) -> Iterate:
+        """Return the results of all samples."""
+        count = self.cell.count
+        return Iterate(
+            self.out_z,
+            self.out_f,
+            self.status,
+            self.steps,
+            self.residual,
+            count.evaluations,
+            count.rows,
+            self.solver.rtol,
+            Trace(self.batch, tuple(self.started)),
+        )

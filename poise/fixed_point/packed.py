@@ -1,0 +1,112 @@
+"""A cell seen through the layout: one matrix in, one matrix out, every call counted."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poise.fixed_point.state import Layout
+from poise.fixed_point.tree import select_rows, tree_leaves
+
+
+@dataclass
+class Count:
+    """Calls of a cell and the rows in them."""
+
+    evaluations: int = 0
+    rows: int = 0
+
+
+@dataclass(frozen=True)
+class PackedCell:
+    """f(z, context) on packed states (batch, groups, features)."""
+
+    f: Callable[..., Any]
+    layout: Layout
+    context: Any
+    selectable: bool  # whether all that belongs to a sample is declared, so that rows can be left out
+    count: Count = field(default_factory=Count)
+    dtypes: list[torch.dtype] = field(default_factory=list)  # of the cell's own output, known after the first call
+    takes_context: bool = True
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Evaluate the cell once on all rows of `z`."""
+        self.count.evaluations += 1
+        self.count.rows += z.shape[0]
+        out = self.evaluate(self.layout.unpack(z))
+        return self.layout.pack(out)
+
+    def evaluate(self, state: Any) -> Any:
+        """Evaluate the cell on an unpacked state and check what it returned."""
+        out = self.f(state, self.context) if self.takes_context else self.f(state)
+        self._check(out, state)
+        return out
+
+    def select(self, index: Tensor) -> PackedCell:
+        """Return the cell on the rows `index`; its calls count with this one's."""
+        return replace(self, context=select_rows(self.context, index))
+
+    def _check(self, out: Any, state: Any) -> None:
+        returned = out if isinstance(out, tuple) else (out,)
+        expected = state if isinstance(state, tuple) else (state,)
+        if isinstance(out, tuple) != isinstance(state, tuple) or len(returned) != len(expected):
+            raise TypeError(
+                f"the cell returned {_name(out)} for a state that is {_name(state)}; return the state's own structure."
+            )
+        for new, old in zip(returned, expected, strict=True):
+            if not isinstance(new, Tensor):
+                raise TypeError(f"the cell returned {_name(new)} where the state is a tensor; return a tensor.")
+            if new.shape != old.shape:
+                raise ValueError(
+                    f"the cell returned shape {tuple(new.shape)} for a state of shape {tuple(old.shape)}; "
+                    "return the state's shape, or start from a z0 of the cell's shape."
+                )
+            # Under autocast a cell may answer in lower precision than the state's; the solver's numbers stay wide.
+            lower = torch.is_autocast_enabled(new.device.type) and new.dtype in (torch.float16, torch.bfloat16)
+            if new.dtype != old.dtype and not (lower and old.dtype == torch.float32):
+                raise TypeError(
+                    f"the cell returned {new.dtype} for a state of {old.dtype}; cast in the cell or start from a z0 "
+                    f"of {new.dtype}."
+                )
+        self.dtypes[:] = [new.dtype for new in returned]
+
+    @property
+    def epsilon(self) -> float:
+        """The relative spacing of the numbers in which the cell computes."""
+        kinds = [torch.finfo(dtype).eps for dtype in self.dtypes or self.layout.dtypes]
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                kinds.append(torch.finfo(torch.get_autocast_dtype(device)).eps)
+        return max(kinds)
+
+
+def asks_for_context(f: Callable[..., Any]) -> bool:
+    """Whether `f` asks for two positional arguments: without a context such a cell is called as f(z, None)."""
+    target = f.forward if isinstance(f, torch.nn.Module) else f
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):  # a builtin without a signature
+        return False
+    required = [
+        p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    return len(required) >= 2
+
+
+def check_context(context: Any, batch: int) -> None:
+    """Refuse a context of which a tensor does not have the state's batch size in its leading dimension."""
+    for path, leaf in tree_leaves(context):
+        if leaf.dim() == 0 or leaf.shape[0] != batch:
+            raise ValueError(
+                f"context{path} has shape {tuple(leaf.shape)} but the state holds {batch} samples; a context holds "
+                "what belongs to a sample, one row each: let the cell close over what all samples share."
+            )
+
+
+def _name(value: Any) -> str:
+    return f"a tuple of {len(value)}" if isinstance(value, tuple) else f"a {type(value).__name__}"

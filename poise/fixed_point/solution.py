@@ -1,0 +1,148 @@
+"""What a solve returns: a state, and for every sample how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+OnFailure = Literal["raise", "warn", "ignore"]
+
+
+class Status(IntEnum):
+    """How the solve of one sample ended."""
+
+    CONVERGED = 0
+    """The residual is within the tolerance."""
+    BUDGET = 1
+    """`max_steps` evaluations were spent; no failure where the budget is fixed (`rtol=None`)."""
+    STALLED = 2
+    """The residual reached the floor of the cell's precision, above the tolerance."""
+    DIVERGED = 3
+    """The residual grew: the cell is no contraction here."""
+    NONFINITE = 4
+    """The cell returned NaN or infinity; the state is the last finite one."""
+
+
+REMEDY = {
+    Status.BUDGET: "raise max_steps, loosen rtol, or make the cell contract (poise.nn has the means)",
+    Status.STALLED: "loosen rtol, or run the cell in a wider dtype",
+    Status.DIVERGED: "make the cell contract: normalise it, shrink its initial weights, or regularise its Jacobian",
+    Status.NONFINITE: "look for NaN or infinity in the inputs and the weights",
+}
+
+
+SEVERITY = (Status.NONFINITE, Status.DIVERGED, Status.BUDGET, Status.STALLED)
+
+
+class ConvergenceWarning(UserWarning):
+    """A solve, forward or backward, ended without reaching its tolerance."""
+
+
+class ConvergenceError(RuntimeError):
+    """Raised for such a solve where the caller asked for it (`on_failure="raise"`, `raise_if_failed`)."""
+
+
+class CellWarning(UserWarning):
+    """A cell breaks what a solve relies on: it couples samples, is not deterministic, or ignores its context."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Residuals of every evaluation, kept as they came: (rows of the batch, their residuals)."""
+
+    batch: int
+    entries: Sequence[tuple[Tensor | None, Tensor]] = ()
+
+    def dense(self) -> Tensor:
+        """Return residuals of shape (evaluations, batch), NaN where a sample had left already."""
+        if not self.entries:
+            return torch.empty(0, self.batch)
+        first = self.entries[0][1]
+        table = first.new_full((len(self.entries), self.batch), float("nan"))
+        for row, (index, residual) in zip(table, self.entries, strict=True):
+            if index is None:
+                row.copy_(residual)
+            else:
+                row[index] = residual
+        return table
+
+
+@dataclass(frozen=True, repr=False)
+class Solution:
+    """The state that a solve found, and for every sample how it was found.
+
+    `state`: as the cell returned it, attached to the graph by the adjoint. `status`: (batch,) int8 of `Status`.
+    `steps`: (batch,) int64, evaluations of the cell on this sample. `residual`: (batch,), |f(z) - z| / |f(z)| at the
+    state's iterate. `evaluations`: calls of the cell. `rows`: sample evaluations made in all of them.
+    """
+
+    state: Any
+    status: Tensor
+    steps: Tensor
+    residual: Tensor
+    evaluations: int
+    rows: int
+    fixed_budget: bool = False
+    rtol: float | None = None
+    _trace: Trace = Trace(0)
+    _backward: list[Solution] = field(default_factory=list)
+
+    @property
+    def trace(self) -> Tensor:
+        """Residuals of every evaluation, (evaluations, batch); NaN where a sample had left already."""
+        return self._trace.dense()
+
+    @property
+    def backward(self) -> Solution | None:
+        """The last backward solve through this solution (without its state), or None before it has run."""
+        return self._backward[-1] if self._backward else None
+
+    @property
+    def failed(self) -> Tensor:
+        """(batch,) bool: samples that did not get what was asked for; a floor that was reached is no failure."""
+        failed = (self.status == Status.DIVERGED) | (self.status == Status.NONFINITE)
+        return failed if self.fixed_budget else failed | (self.status == Status.BUDGET)
+
+    @property
+    def ok(self) -> bool:
+        """Whether no sample failed."""
+        return not bool(self.failed.any())
+
+    def counts(self) -> dict[str, int]:
+        """Samples of each status, by name, those that occur."""
+        tally = torch.bincount(self.status.long(), minlength=len(Status)).tolist()
+        return {status.name: tally[status] for status in Status if tally[status]}
+
+    def raise_if_failed(self) -> Solution:
+        """Return self, or raise a ConvergenceError that names the numbers and the remedy."""
+        if not self.ok:
+            raise ConvergenceError(self.describe("the solve"))
+        return self
+
+    def describe(self, what: str) -> str:
+        """Return one sentence on the samples that missed the tolerance: how many, how far, and what to do."""
+        found = {Status[name] for name in self.counts()}
+        worst = next((status for status in SEVERITY if status in found), Status.CONVERGED)
+        missed = self.status == worst
+        goal = "a fixed budget" if self.rtol is None else f"rtol {self.rtol:g}"
+        residual = self.residual[missed].max().item() if bool(missed.any()) else 0.0
+        steps = int(self.steps[missed].max()) if bool(missed.any()) else 0
+        return (
+            f"{what} ended {worst.name} for {int(missed.sum())} of {len(self.status)} samples "
+            f"(largest residual {residual:.1e} after {steps} evaluations, asked: {goal}); "
+            f"{REMEDY.get(worst, 'all is well')}."
+        )
+
+    def __repr__(self) -> str:
+        if not len(self.status):
+            return "Solution of an empty batch"
+        parts = ", ".join(f"{number} {name}" for name, number in self.counts().items())
+        return (
+            f"Solution: {parts} of {len(self.status)} samples in {self.evaluations} evaluations ({self.rows} rows), "
+            f"largest residual {self.residual.max().item():.1e}"
+        )

@@ -1,0 +1,104 @@
+"""`fixed_point` and `find_root`: the two functions of the core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from poise.fixed_point.adjoints import Adjoint, Implicit, Unrolled
+from poise.fixed_point.adjoints.base import Attachment
+from poise.fixed_point.checks import check_cell
+from poise.fixed_point.loop import iterate
+from poise.fixed_point.packed import PackedCell, asks_for_context, check_context
+from poise.fixed_point.solution import OnFailure, Solution
+from poise.fixed_point.solvers import Anderson, Solver
+from poise.fixed_point.state import Layout
+from poise.fixed_point.tally import Counters
+
+
+def fixed_point(
+    f: Callable[..., Any],
+    z0: Any,
+    context: Any = None,
+    *,
+    solver: Solver = Anderson(),
+    adjoint: Adjoint = Implicit(),
+    parameters: Iterable[Tensor] = (),
+    valid: Any = None,
+    position_dim: int = 1,
+    on_failure: OnFailure = "warn",
+    check: bool | None = None,
+    counters: Counters | None = None,
+) -> Solution:
+    """Find z = f(z, context) for every sample of a batch, and differentiate through it.
+
+    `f`: returns a state shaped as it was given. `z0`: the start, a tensor (batch, ...) or a tuple of them, real or
+    complex. `context`: a tree of tensors (batch, ...) with all that belongs to a sample; with it, samples that are
+    finished leave the batch; without one, `f` is called as f(z) and they are frozen only. `solver`, `adjoint`: values
+    such as `Anderson(rtol=1e-6)` and `Phantom(steps=3)`. `parameters`: tensors that `f` closes over and that second
+    derivatives shall reach (first derivatives reach all). `valid`: a bool mask over the leading dimensions of the state
+    (or one for each part); entries outside are left out of residuals and mixing. `position_dim`: the dimension of
+    positions under scope="prefix". `on_failure`: what happens when a solve misses its tolerance, forward or backward:
+    a ConvergenceWarning, a ConvergenceError, or nothing. `check`: look once whether `f` couples samples, is
+    deterministic and uses its context, and warn with a CellWarning if not (three evaluations of one sample; default:
+    the first solve that `counters` counts).
+
+    Raises ValueError or TypeError for a state, context or cell output of the wrong shape or dtype.
+    """
+    if on_failure not in ("raise", "warn", "ignore"):
+        raise ValueError(f"on_failure={on_failure!r} is unknown; pass 'raise', 'warn' or 'ignore'.")
+    counters = Counters() if counters is None else counters
+    layout = Layout.of(z0, position_dim if solver.scope == "prefix" else None)
+    z = layout.pack(z0)
+    check_context(context, z.shape[0])
+    parameters = [parameter for parameter in parameters if parameter.requires_grad]
+    if not all(parameter.is_leaf for parameter in parameters):
+        raise ValueError("parameters holds a tensor that was computed from others; name the tensors it was made from.")
+    mask = None if valid is None else layout.pack_mask(valid, z.shape[0])
+    recorded = adjoint.records_solve and torch.is_grad_enabled()
+    cell = PackedCell(
+        f=_checkpointed(f) if recorded and isinstance(adjoint, Unrolled) and adjoint.checkpoint else f,
+        layout=layout,
+        context=context,
+        selectable=context is not None,
+        takes_context=context is not None or asks_for_context(f),
+    )
+    with torch.set_grad_enabled(recorded):
+        found = iterate(cell, z, solver, valid=mask)
+    solution = found.solution(None)
+    counters.forward.add(solution, on_failure)
+    if not counters.checked if check is None else check:
+        counters.checked = True
+        check_cell(cell, found)
+    backward: list[Solution] = []
+    attachment = Attachment(cell, found, tuple(parameters), backward, counters.backward, on_failure)
+    return found.solution(adjoint.attach(attachment), backward)
+
+
+def find_root(g: Callable[..., Any], z0: Any, context: Any = None, **options: Any) -> Solution:
+    """Find g(z, context) = 0: the fixed point of z + g(z, context), with everything that `fixed_point` takes.
+
+    The residual is |g(z)| / |z + g(z)|.
+    """
+    takes_context = context is not None or asks_for_context(g)
+
+    def f(z: Any, context: Any) -> Any:
+        value = g(z, context) if takes_context else g(z)
+        if isinstance(z, tuple) and isinstance(value, tuple) and len(z) == len(value):
+            return tuple(part + change for part, change in zip(z, value, strict=True))
+        if isinstance(z, Tensor) and isinstance(value, Tensor) and z.shape == value.shape:
+            return z + value
+        return value  # of another structure: refused by name where it is checked
+
+    return fixed_point(f, z0, context, **options)
+
+
+def _checkpointed(f: Callable[..., Any]) -> Callable[..., Any]:
+    def evaluate(*arguments: Any) -> Any:
+        return checkpoint(f, *arguments, use_reentrant=False)
+
+    return evaluate

@@ -1,0 +1,53 @@
+"""Anderson acceleration in differences, of both types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from poise.fixed_point.packed import PackedCell
+from poise.fixed_point.solvers.base import Solver
+from poise.fixed_point.solvers.secant import SecantMemory, combine, empty_memory, mixing_weights, remember
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anderson(Solver):
+    """z' = z + damping g - (dX + damping dG) gamma, with g = f(z) - z and weights gamma from the last differences.
+
+    `history`: differences kept. `form`: `type1` solves dX^T dG gamma = dX^T g (multisecant good Broyden), which needs
+    the fewest evaluations where the cell hardly contracts or does not; `type2` minimises |g - dG gamma|. `damping`: in
+    (0, 1]. Walker and Ni (2011); Fang and Saad (2009), "Two classes of multisecant methods".
+    """
+
+    history: int = 10
+    form: Literal["type1", "type2"] = "type1"
+    damping: float = 1.0
+
+    restarts: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.history < 1:
+            raise ValueError(f"Anderson(history={self.history}) remembers nothing; pass at least 1, or use Picard.")
+        if self.form not in ("type1", "type2"):
+            raise ValueError(f"Anderson(form={self.form!r}) is unknown; pass 'type1' or 'type2'.")
+        if not 0 < self.damping <= 1:
+            raise ValueError(f"Anderson(damping={self.damping}) does not iterate; pass a number in (0, 1].")
+
+    def init(self, z: Tensor) -> SecantMemory:
+        """Return an empty history, no longer than the budget can fill."""
+        return empty_memory(z, max(1, min(self.history, self.max_steps - 1)), self.form)
+
+    def step(
+        self, z: Tensor, fz: Tensor, memory: Any, f: PackedCell, valid: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """Return the mixed iterate; the first step is Picard's."""
+        g = fz - z
+        memory = remember(memory, z, g, valid, self.scope, self.form)
+        ahead = fz if self.damping == 1.0 else z + self.damping * g
+        if memory.step < 2:
+            return ahead, memory
+        weights = mixing_weights(memory, g, valid, self.scope, self.form)
+        return ahead - combine(memory, weights, self.damping), memory

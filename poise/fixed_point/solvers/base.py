@@ -1,0 +1,53 @@
+"""What every solver is: its own options beside the loop's, and a rule for the next iterate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from poise.fixed_point.packed import PackedCell
+
+Scope = Literal["sample", "prefix"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solver:
+    """A rule for the next iterate with the options of the loop that runs it.
+
+    `rtol`: converged when |f(z) - z| <= rtol |f(z)|, Euclidean, the largest over the parts of a tuple state; None is a
+    fixed budget of `max_steps` evaluations without a test. `atol`: converged also when |f(z) - z| <= atol.
+    `max_steps`: evaluations at most. `scope`: what one residual and one set of mixing weights belongs to, the `sample`
+    or, for causal sequence models, the `prefix` of positions up to each one, so that no later position moves an
+    earlier one.
+    """
+
+    rtol: float | None = 1e-4
+    atol: float = 0.0
+    max_steps: int = 100
+    scope: Scope = "sample"
+
+    # Whether growth of the residual is answered by a restart from the best iterate with an empty memory.
+    restarts: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        if self.rtol is not None and not self.rtol >= 0:
+            raise ValueError(f"{name}(rtol={self.rtol}) is no tolerance; pass a number of at least 0, or None.")
+        if not self.atol >= 0:
+            raise ValueError(f"{name}(atol={self.atol}) is no tolerance; pass a number of at least 0.")
+        if self.max_steps < 1:
+            raise ValueError(f"{name}(max_steps={self.max_steps}) allows no evaluation; pass at least 1.")
+        if self.scope not in ("sample", "prefix"):
+            raise ValueError(f"{name}(scope={self.scope!r}) is unknown; pass 'sample' or 'prefix'.")
+
+    def init(self, z: Tensor) -> Any:
+        """Return the memory for iterates like `z`: a tree of tensors with leading dimensions (batch, groups)."""
+        raise NotImplementedError
+
+    def step(
+        self, z: Tensor, fz: Tensor, memory: Any, f: PackedCell, valid: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """Return the next iterate and the memory, given the iterate, the cell's output there and a mask of entries."""
+        raise NotImplementedError

@@ -1,0 +1,78 @@
+"""Broyden's good method with a bounded history, a step length and a line search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from poise.fixed_point.packed import PackedCell
+from poise.fixed_point.solvers.base import Solver
+from poise.fixed_point.solvers.secant import SecantMemory, combine, empty_memory, mixing_weights, remember
+
+SHORTEST_STEP = 1.0 / 64.0
+
+
+@dataclass(frozen=True)
+class BroydenMemory:
+    """The pairs, and for a line search the point it starts from."""
+
+    pairs: SecantMemory
+    base: Tensor  # (batch, groups, features)
+    direction: Tensor  # (batch, groups, features)
+    norm: Tensor  # (batch, groups), |g| at the base; infinite where nothing is being searched
+    length: Tensor  # (batch, groups), the step tried last
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broyden(Solver):
+    """z' = z + step_length p with B p = g, B updated by rank one from each pair (Broyden 1965, good update).
+
+    `history`: pairs kept; dropping the oldest leaves the exact update of the others. `step_length`: in (0, 1].
+    `line_search`: halve the step until Armijo's condition |g(z + t p)| <= (1 - 1e-4 t) |g(z)| holds, a trial being one
+    evaluation of the live samples like any other.
+    """
+
+    history: int = 30
+    step_length: float = 1.0
+    line_search: bool = False
+
+    restarts: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.history < 1:
+            raise ValueError(f"Broyden(history={self.history}) remembers nothing; pass at least 1, or use Picard.")
+        if not 0 < self.step_length <= 1:
+            raise ValueError(f"Broyden(step_length={self.step_length}) does not move; pass a number in (0, 1].")
+
+    def init(self, z: Tensor) -> BroydenMemory:
+        """Return an empty history, no longer than the budget can fill."""
+        pairs = empty_memory(z, max(1, min(self.history, self.max_steps - 1)), "broyden")
+        infinite = torch.full(z.shape[:2], float("inf"), dtype=z.dtype, device=z.device)
+        nothing = torch.zeros_like(z) if self.line_search else z[..., :0]
+        return BroydenMemory(pairs, nothing, nothing, infinite, torch.ones_like(infinite))
+
+    def step(
+        self, z: Tensor, fz: Tensor, memory: Any, f: PackedCell, valid: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """Return the quasi-Newton iterate, or a shorter step from the same base where the search goes on."""
+        g = fz - z
+        pairs = remember(memory.pairs, z, g, valid, self.scope, "broyden")
+        direction = g
+        if pairs.step >= 2:
+            direction = g - combine(pairs, mixing_weights(pairs, g, valid, self.scope, "broyden"), 1.0)
+        if not self.line_search:
+            moved = z + direction if self.step_length == 1.0 else z + self.step_length * direction
+            return moved, BroydenMemory(pairs, memory.base, memory.direction, memory.norm, memory.length)
+        squares = (g if valid is None else g * valid).square().sum(dim=-1)
+        norm = (squares.cumsum(dim=1) if self.scope == "prefix" else squares).sqrt()
+        refused = (norm > (1 - 1e-4 * memory.length) * memory.norm) & (memory.length > SHORTEST_STEP)
+        wide = refused.unsqueeze(-1)
+        base = torch.where(wide, memory.base, z)
+        direction = torch.where(wide, memory.direction, direction)
+        norm = torch.where(refused, memory.norm, norm)
+        length = torch.where(refused, memory.length / 2, self.step_length)
+        return base + length.unsqueeze(-1) * direction, BroydenMemory(pairs, base, direction, norm, length)

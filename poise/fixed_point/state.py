@@ -1,0 +1,126 @@
+"""The layout of a state: between what the cell sees and the one matrix that the solvers work on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+State = Tensor | tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a state of one or several tensors packs into real numbers of shape (batch, groups, features).
+
+    A group is what one set of mixing weights belongs to: the whole sample (one group), or each position under the
+    prefix scope. Packing is a view for a single tensor of at least 32 bits and one copy otherwise; complex numbers
+    become pairs of reals, and halves are widened to float32.
+    """
+
+    shapes: tuple[torch.Size, ...]  # without the batch dimension
+    dtypes: tuple[torch.dtype, ...]
+    is_tuple: bool
+    dtype: torch.dtype  # of the packed numbers
+    groups: int
+    position_dim: int | None  # None: one group a sample
+    widths: tuple[int, ...]  # features a group, for each part
+
+    @staticmethod
+    def of(state: State, position_dim: int | None = None) -> Layout:
+        """Read the layout off a state; `position_dim` is the dimension of its positions (prefix scope) or None."""
+        parts = state if isinstance(state, tuple) else (state,)
+        if not parts or not all(isinstance(part, Tensor) for part in parts):
+            found = ", ".join(type(part).__name__ for part in parts) or "an empty tuple"
+            raise TypeError(f"a state is a tensor or a non-empty tuple of tensors, but z0 holds {found}; convert it.")
+        for part in parts:
+            if part.dim() == 0:
+                raise ValueError(
+                    "a state needs a leading batch dimension, but z0 has shape (); pass z0.reshape(1) for one sample."
+                )
+            if not (part.is_floating_point() or part.is_complex()):
+                raise TypeError(f"a state holds real or complex numbers, but z0 is {part.dtype}; pass z0.float().")
+        batches = sorted({part.shape[0] for part in parts})
+        if len(batches) > 1:
+            raise ValueError(
+                f"the parts of a state share one batch size, but z0 has {batches}; make the leading dimensions equal."
+            )
+        dtype = torch.float32
+        for part in parts:
+            dtype = torch.promote_types(dtype, part.dtype.to_real() if part.is_complex() else part.dtype)
+        groups = 1
+        if position_dim is not None:
+            if any(position_dim >= part.dim() or position_dim < 1 for part in parts):
+                raise ValueError(
+                    f"the prefix scope needs positions in dimension {position_dim} of every part, but z0 has shapes "
+                    f"{[tuple(part.shape) for part in parts]}; set position_dim or use scope='sample'."
+                )
+            sizes = sorted({part.shape[position_dim] for part in parts})
+            if len(sizes) > 1:
+                raise ValueError(f"the parts of a state have {sizes} positions; the prefix scope needs one number.")
+            groups = sizes[0]
+        widths = tuple(math.prod(part.shape[1:]) * (2 if part.is_complex() else 1) // max(groups, 1) for part in parts)
+        return Layout(
+            shapes=tuple(part.shape[1:] for part in parts),
+            dtypes=tuple(part.dtype for part in parts),
+            is_tuple=isinstance(state, tuple),
+            dtype=dtype,
+            groups=groups,
+            position_dim=position_dim,
+            widths=widths,
+        )
+
+    def pack(self, state: State) -> Tensor:
+        """Return the state's numbers as one tensor (batch, groups, features)."""
+        parts = state if isinstance(state, tuple) else (state,)
+        packed = [self._pack_part(part, width) for part, width in zip(parts, self.widths, strict=True)]
+        return packed[0] if len(packed) == 1 else torch.cat(packed, dim=2)
+
+    def _pack_part(self, part: Tensor, width: int) -> Tensor:
+        if part.is_complex():
+            part = torch.view_as_real(part.resolve_conj())
+        if self.position_dim is not None:
+            part = part.movedim(self.position_dim, 1)
+        return part.reshape(part.shape[0], self.groups, width).to(self.dtype)
+
+    def unpack(self, matrix: Tensor, dtypes: tuple[torch.dtype, ...] | None = None) -> Any:
+        """Return the state whose numbers `matrix` (batch, groups, features) holds, in `dtypes` or as it was read."""
+        pieces = matrix.split(self.widths, dim=2) if len(self.widths) > 1 else (matrix,)
+        parts = tuple(
+            self._unpack_part(piece, shape, dtype)
+            for piece, shape, dtype in zip(pieces, self.shapes, dtypes or self.dtypes, strict=True)
+        )
+        return parts if self.is_tuple else parts[0]
+
+    def _unpack_part(self, piece: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+        batch = piece.shape[0]
+        pair = (2,) if dtype.is_complex else ()
+        if self.position_dim is None:
+            part = piece.reshape(batch, *shape, *pair)
+        else:
+            inner = list(shape)
+            positions = inner.pop(self.position_dim - 1)
+            part = piece.reshape(batch, positions, *inner, *pair).movedim(1, self.position_dim)
+        if dtype.is_complex:
+            return torch.view_as_complex(part.to(dtype.to_real()).contiguous())
+        return part.to(dtype)
+
+    def pack_mask(self, valid: Any, batch: int) -> Tensor:
+        """Return a mask of valid entries, one of (batch, positions, ...) for each part, as numbers 0 and 1 packed."""
+        masks = valid if isinstance(valid, tuple) else (valid,) * len(self.shapes)
+        packed = []
+        for mask, shape, dtype, width in zip(masks, self.shapes, self.dtypes, self.widths, strict=True):
+            full = (batch, *shape)
+            if mask.dtype != torch.bool or tuple(mask.shape) != full[: mask.dim()]:
+                raise ValueError(
+                    f"valid is a mask of bools over the state's leading dimensions {full}, but it is {mask.dtype} of "
+                    f"shape {tuple(mask.shape)}; pass True where an entry counts."
+                )
+            if dtype.is_complex:
+                full = (*full, 2)
+            wide = mask.reshape(mask.shape + (1,) * (len(full) - mask.dim())).expand(full)
+            packed.append(self._pack_part(wide.to(self.dtype), width))
+        return packed[0] if len(packed) == 1 else torch.cat(packed, dim=2)

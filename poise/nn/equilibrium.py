@@ -1,0 +1,94 @@
+"""An equilibrium layer: a cell, and how its fixed point is found and differentiated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from poise.fixed_point.adjoints import Adjoint, Implicit
+from poise.fixed_point.solution import OnFailure, Solution
+from poise.fixed_point.solve import fixed_point
+from poise.fixed_point.solvers import Anderson, Solver
+from poise.fixed_point.tally import Counters
+
+
+class Equilibrium(nn.Module):
+    """The state z* = cell(z*, inject(x)), whose gradient reaches the cell's parameters, the input and the context.
+
+    A cell is a module with `forward(z, context) -> z` and, where it helps, `inject(x) -> context` (all work that does
+    not depend on z, once a solve), `initial_state(context) -> z0` (zeros shaped like the context otherwise) and an
+    attribute `position_dim` for the prefix scope. `eval_solver` replaces `solver` where the module is in `eval()`
+    mode; gradients do not depend on the mode. The layer holds no state but `counters`: how its solves ended and what
+    they cost.
+
+    Bai, Kolter and Koltun (2019), "Deep Equilibrium Models".
+
+    >>> layer = Equilibrium(inject(nn.Sequential(nn.Linear(8, 8), nn.Tanh())))
+    >>> layer(torch.zeros(2, 8)).shape
+    torch.Size([2, 8])
+    """
+
+    def __init__(
+        self,
+        cell: nn.Module,
+        solver: Solver = Anderson(),
+        adjoint: Adjoint = Implicit(),
+        eval_solver: Solver | None = None,
+        *,
+        on_failure: OnFailure = "warn",
+    ) -> None:
+        super().__init__()
+        for name, value, kind, example in (
+            ("solver", solver, Solver, "Anderson(rtol=1e-4)"),
+            ("adjoint", adjoint, Adjoint, "Implicit()"),
+        ):
+            if not isinstance(value, kind):
+                raise TypeError(f"{name}={value!r} is no {kind.__name__}; pass a value such as {example}.")
+        self.cell = cell
+        self.solver = solver
+        self.adjoint = adjoint
+        self.eval_solver = eval_solver
+        self.on_failure: OnFailure = on_failure
+        self.counters = Counters()
+
+    def forward(self, x: Any, z0: Any = None, valid: Any = None) -> Any:
+        """Return the equilibrium state for the input `x`."""
+        return self.solve(x, z0, valid=valid).state
+
+    def solve(self, x: Any, z0: Any = None, *, valid: Any = None) -> Solution:
+        """Return the whole Solution; `z0`: the start (default: the cell's), `valid`: a mask of entries that count."""
+        inject: Callable[[Any], Any] | None = getattr(self.cell, "inject", None)
+        context = x if inject is None else inject(x)
+        if z0 is None:
+            z0 = self._initial_state(context)
+        return fixed_point(
+            self.cell,
+            z0,
+            context,
+            solver=self.solver if self.training or self.eval_solver is None else self.eval_solver,
+            adjoint=self.adjoint,
+            parameters=self.cell.parameters(),
+            valid=valid,
+            position_dim=getattr(self.cell, "position_dim", 1),
+            on_failure=self.on_failure,
+            counters=self.counters,
+        )
+
+    def _initial_state(self, context: Any) -> Any:
+        initial_state: Callable[[Any], Any] | None = getattr(self.cell, "initial_state", None)
+        if initial_state is not None:
+            return initial_state(context)
+        if isinstance(context, Tensor):
+            return torch.zeros_like(context, memory_format=torch.contiguous_format)
+        raise TypeError(
+            f"the cell {type(self.cell).__name__} has no initial_state(context) and its context is a "
+            f"{type(context).__name__}, not a tensor shaped like the state; add the method or pass z0."
+        )
+
+    def extra_repr(self) -> str:
+        """Return the solver and the adjoint."""
+        evaluation = "" if self.eval_solver is None else f", eval_solver={self.eval_solver}"
+        return f"solver={self.solver}, adjoint={self.adjoint}{evaluation}"

@@ -1,0 +1,125 @@
+"""DEQ-Transformer and its explicit peer."""
+
+import pytest
+import torch
+
+import poise
+from poise import Anderson, Phantom, Picard
+from poise.models import DEQTransformer, TransformerLM, generate
+
+
+def deq(**options):
+    torch.manual_seed(0)
+    return DEQTransformer(30, 24, 4, n_layers=1, **options)
+
+
+def tokens(batch=2, length=12):
+    return torch.randint(30, (batch, length), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("make", [deq, lambda: TransformerLM(30, 24, 4, n_layers=2)])
+def test_shapes_and_gradients_at_every_parameter(make):
+    model = make()
+    logits = model(tokens())
+    assert logits.shape == (2, 12, 30)
+    logits.logsumexp(-1).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("make", [deq, lambda: TransformerLM(30, 24, 4, n_layers=2)])
+def test_is_causal_to_the_last_bit(make):
+    model = make().eval()
+    before, changed = tokens(), tokens()
+    changed[:, 7:] = 3
+    with torch.no_grad():
+        assert torch.equal(model(before)[:, :7], model(changed)[:, :7])
+        assert not torch.equal(model(before)[:, 7:], model(changed)[:, 7:])
+
+
+def test_parameters_of_the_two_match():
+    count = lambda model: sum(p.numel() for p in model.parameters())  # noqa: E731
+    assert count(DEQTransformer(65, 180, 6, n_layers=2)) <= 800_000
+    assert abs(count(TransformerLM(65, 128, 4, n_layers=4)) / count(DEQTransformer(65, 180, 6)) - 1) < 0.02
+
+
+def test_fresh_weights_contract():
+    solution = deq().solve(tokens(8, 32))
+    assert solution.ok and solution.evaluations <= 8
+
+
+def test_the_state_is_a_fixed_point_of_the_cell():
+    model = deq(solver=Anderson(rtol=1e-6, scope="prefix")).eval()
+    with torch.no_grad():
+        state = model.solve(tokens()).state
+        image = model.equilibrium.cell(state, model.equilibrium.cell.inject(model.embedding(tokens())))
+    assert (image - state).norm() <= 1e-5 * image.norm()
+
+
+def test_dropout_masks_are_drawn_once_a_solve():
+    model = deq(dropout=0.3).train()
+    first, second = model.solve(tokens()), model.solve(tokens())
+    assert first.ok and second.ok  # a mask drawn at every evaluation would not converge
+    assert not torch.allclose(first.state, second.state)
+    assert torch.equal(model.eval()(tokens()), model(tokens()))
+
+
+def test_second_order_through_attention():
+    model = deq(solver=Anderson(rtol=1e-10, scope="prefix"), adjoint=poise.Implicit(poise.GMRES(rtol=1e-10))).double()
+    embedded = model.embedding(tokens()).detach().requires_grad_()
+    direction = torch.randn(embedded.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def slope(x):
+        x = x.detach().requires_grad_()
+        (g,) = torch.autograd.grad(model.equilibrium(x).sin().sum(), x, create_graph=True)
+        return g, x
+
+    g, x = slope(embedded)
+    (found,) = torch.autograd.grad((g * direction).sum(), x)
+    h = 1e-4
+    expected = (slope(embedded + h * direction)[0] - slope(embedded - h * direction)[0]).detach() / (2 * h)
+    assert torch.allclose(found, expected, rtol=1e-3, atol=1e-5 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("make", [deq, lambda: TransformerLM(30, 24, 4, n_layers=2)])
+def test_generation(make):
+    model = make().eval()
+    prompt = tokens(1, 5)
+    draw = lambda seed, **options: generate(  # noqa: E731
+        model, prompt, 20, window=8, generator=torch.Generator().manual_seed(seed), **options
+    )
+    assert draw(0).shape == (1, 25) and torch.equal(draw(0)[:, :5], prompt)
+    assert torch.equal(draw(0), draw(0)) and not torch.equal(draw(0), draw(1))
+    assert torch.equal(draw(0, temperature=0), draw(1, temperature=0))
+    assert torch.equal(draw(0, top_k=1), draw(0, temperature=0))
+    for options in ({"temperature": -1.0}, {"top_k": 0}):
+        with pytest.raises(ValueError, match="choose nothing"):
+            draw(0, **options)
+    with pytest.raises(ValueError, match=r"one prompt of shape \(1, length\), not \(1, 0\)"):
+        generate(model, prompt[:, :0], 3, window=8)
+
+
+def test_generation_from_warm_starts_equals_cold_ones():
+    model = deq(solver=Anderson(rtol=1e-6, scope="prefix")).eval()
+    warm = generate(model, tokens(1, 4), 12, window=8, temperature=0)
+    cold = tokens(1, 4)
+    with torch.no_grad():
+        for _ in range(12):
+            cold = torch.cat([cold, model(cold[:, -8:])[:, -1:].argmax(-1)], dim=1)
+    assert torch.equal(warm, cold)
+
+
+def test_training_and_evaluation_agree_on_a_fixed_budget():
+    model = deq(solver=Picard(rtol=None, max_steps=3, scope="prefix"), adjoint=Phantom(steps=2))
+    with_graph = model(tokens())
+    with torch.no_grad():
+        assert torch.equal(model.eval()(tokens()), with_graph)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"n_heads": 5}, "d_model=24 is not a multiple of n_heads=5"), ({"n_heads": 8}, "a head has 3; use an even"),
+     ({"n_layers": 0}, "n_layers=0"), ({"dropout": 1.0}, "dropout=1.0")],
+)  # fmt: skip
+def test_wrong_sizes_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        DEQTransformer(30, 24, **{"n_heads": 4, **options})
