@@ -76,28 +76,41 @@ def measure(cell: PackedCell, solver: Solver, fz: Tensor, g: Tensor, valid: Tens
         if valid is not None:
             g, fz = g * valid, fz * valid
         widths = cell.layout.widths
-        parts = zip(g.split(widths, dim=2), fz.split(widths, dim=2), strict=True) if len(widths) > 1 else ((g, fz),)
-        result: Measure | None = None
-        for change, image in parts:
-            norm, size = _norm(change, solver.scope), _norm(image, solver.scope)
-            residual = torch.where(norm == 0, norm, norm / size)
-            passed = norm <= torch.clamp_min(size * (solver.rtol or 0.0), solver.atol)
-            part = Measure(norm, size, residual, passed)
-            if result is not None:
-                part = Measure(
-                    norm=torch.maximum(result.norm, norm),
-                    size=torch.maximum(result.size, size),
-                    residual=torch.maximum(result.residual, residual),
-                    passed=result.passed & passed,
-                )
-            result = part
-        assert result is not None
-        return result
+        if len(widths) == 1:
+            return _measure_part(solver, fz, g)
+        parts = zip(g.split(widths, dim=2), fz.split(widths, dim=2), strict=True)
+        found = [_measure_part(solver, image, change) for change, image in parts]
+        return Measure(
+            norm=torch.stack([part.norm for part in found]).amax(dim=0),
+            size=torch.stack([part.size for part in found]).amax(dim=0),
+            residual=torch.stack([part.residual for part in found]).amax(dim=0),
+            passed=torch.stack([part.passed for part in found]).all(dim=0),
+        )
+
+
+def _measure_part(solver: Solver, fz: Tensor, g: Tensor) -> Measure:
+    norm, size = _norm(g, solver.scope), _norm(fz, solver.scope)
+    allowed = size * (solver.rtol or 0.0)
+    if solver.atol:
+        allowed = allowed.clamp_min(solver.atol)
+    return Measure(norm, size, norm / size.clamp_min(torch.finfo(size.dtype).tiny), norm <= allowed)
 
 
 def _norm(x: Tensor, scope: str) -> Tensor:
     norm = torch.linalg.vector_norm(x, dim=-1)
     return norm.square().cumsum(dim=1).sqrt() if scope == "prefix" else norm
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What one evaluation means for the batch: masks, and the counts that the host has read."""
+
+    done: Tensor  # (rows,) every group is held
+    improved: Tensor  # (rows, groups) the residual is the best so far
+    restart: Tensor  # (rows, groups) the memory begins anew
+    finished: int
+    unimproved: bool
+    restarting: bool
 
 
 def iterate(
@@ -148,9 +161,11 @@ class _Run:
         self.started: list[tuple[Tensor | None, Tensor]] = []
         self.retired = torch.zeros(batch, dtype=torch.bool, device=device)  # rows finished and still in the batch
         self.idle = 0
-        self.held = torch.zeros(batch, groups, dtype=torch.bool, device=device)
+        # How each group stands: passed, failed (with what), and held still because of either.
+        self.passed = torch.zeros(batch, groups, dtype=torch.bool, device=device)
         self.failure = torch.full((batch, groups), Status.BUDGET, dtype=torch.int8, device=device)
-        self.scale = torch.empty(0)
+        self.held = self.passed
+        self.limit = torch.empty(0)  # of |f(z) - z|, above which a group has diverged
         infinite = torch.full((batch, groups), float("inf"), dtype=z.dtype, device=device)
         self.best, self.best_z, self.best_f = infinite, z, z
         self.reference, self.restarted = infinite, infinite  # the best since the last restart; the best at that time
@@ -165,25 +180,27 @@ class _Run:
         """Evaluate the live rows once; return True when every sample is finished."""
         z, solver = self.z, self.solver
         fz = self.cell(z)
-        g = fz - z
-        found = measure(self.cell, solver, fz, g, self.valid)
+        found = measure(self.cell, solver, fz, fz - z, self.valid)
         self.started.append((self.index, found.residual[:, -1]))
         last = step == solver.max_steps
         with torch.no_grad():
-            flags, restart, done = self._judge(step, found)
-            # The one wait for the host in a step: what it must know to choose the next shapes.
-            finished, unimproved, restarting = flags.tolist()
-        self._keep_best(z, fz, found, all_improved=not unimproved)
+            judged = self._judge(step, found)
+        if judged.unimproved:
+            wide = judged.improved.unsqueeze(-1)
+            self.best_z, self.best_f = torch.where(wide, z, self.best_z), torch.where(wide, fz, self.best_f)
+        else:  # where every live row improved, the iterate itself is the best; finished rows have been stored already
+            self.best_z, self.best_f = z, fz
+        finished = judged.finished
         if finished > self.idle or last:
-            self._retire(step, done, z, fz, found, last)
+            self._retire(step, judged.done, z, fz, found, last)
             self.idle = finished
         if last or finished == z.shape[0]:
             return True
         following, self.memory = solver.step(z, fz, self.memory, self.cell, self.valid)
         if self.valid is not None:
             following = torch.where(self.valid > 0, following, fz)
-        if restarting:
-            following = self._restart(restart, following, fz)
+        if judged.restarting:
+            following = self._restart(judged.restart, following, fz)
         if self.held.shape[1] > 1:
             following = torch.where(self.held.unsqueeze(-1), z, following)
         elif finished:
@@ -193,55 +210,56 @@ class _Run:
             self._leave_out()
         return False
 
-    def _judge(self, step: int, found: Measure) -> tuple[Tensor, Tensor, Tensor]:
-        """Update what is held; return (finished, rows unimproved, groups to restart) counts, the latter two's masks."""
+    def _judge(self, step: int, found: Measure) -> Judgement:
+        """Update what is held and what is best, and read off what the host must know."""
         if step == 1:
-            first = torch.maximum(_norm(self.z, self.solver.scope), found.size)
-            self.scale = torch.where(first.isfinite(), first, 1.0)
+            start = torch.maximum(_norm(self.z, self.solver.scope), found.size)
+            self.limit = DIVERGENCE * torch.where(start.isfinite(), start, 1.0)
         passed = found.passed
         if passed.shape[1] > 1:  # a position passes when every prefix up to it does
             passed = passed.int().cummin(dim=1).values.bool()
-        finite = found.norm.isfinite()
-        improved = found.residual < self.best
-        better = found.residual < 0.9 * self.best
-        self.waited = torch.where(better, 0, self.waited + 1)
-        best = torch.where(improved, found.residual, self.best)
-        stalled = (self.waited >= PATIENCE) & (best <= FLOOR * self.cell.epsilon)
-        diverged = found.norm > DIVERGENCE * self.scale
-        failure = torch.where(stalled, int(Status.STALLED), int(Status.BUDGET))
-        failure = torch.where(diverged, int(Status.DIVERGED), failure)
-        failure = torch.where(finite, failure, int(Status.NONFINITE))
-        failure = torch.where(passed, int(Status.CONVERGED), failure).to(torch.int8)
         before = self.held
-        self.failure = torch.where(before, self.failure, failure)
-        self.held = self.failure != Status.BUDGET
+        bad = ~(found.norm <= self.limit) & ~before  # diverged or not finite
+        stalled = self._stalled(found) if self.watches_floor else None
+        self.passed = self.passed | (passed & ~before)
+        self.held = before | passed | bad
+        if stalled is not None:
+            self.held = self.held | stalled
+        improved = found.residual < self.best
+        self.best = torch.where(improved, found.residual, self.best)
         done = self.held.all(dim=1)
-        self.improved = improved
+        restart = torch.zeros_like(bad)
         if self.solver.restarts:
             restart = (found.residual > RESTART_GROWTH * self.reference) & ~self.held
             self.reference = torch.minimum(self.reference, found.residual)
-        else:
-            restart = torch.zeros_like(self.held)
-        unimproved = ~(improved | before).all(dim=1)
-        return torch.stack([done.sum(), unimproved.sum(), restart.sum()]), restart, done
+        flags = torch.stack([done.sum(), (~(improved | before)).sum(), restart.sum(), bad.sum()])
+        # The one wait for the host in a step: what it must know to choose the next shapes.
+        finished, unimproved, restarting, failing = flags.tolist()
+        if failing:
+            kind = torch.where(found.norm.isfinite(), int(Status.DIVERGED), int(Status.NONFINITE)).to(torch.int8)
+            self.failure = torch.where(bad, kind, self.failure)
+        if stalled is not None:
+            fresh = stalled & ~before & ~self.passed & ~bad
+            self.failure = self.failure.masked_fill(fresh, Status.STALLED)
+        return Judgement(done, improved, restart, finished, bool(unimproved), bool(restarting))
 
-    def _keep_best(self, z: Tensor, fz: Tensor, found: Measure, all_improved: bool) -> None:
-        # Where every live row improved the iterate itself is the best one; finished rows have been stored already.
-        if all_improved:
-            self.best_z, self.best_f = z, fz
-            self.best = torch.where(self.improved, found.residual, self.best)
-            return
-        wide = self.improved.unsqueeze(-1)
-        self.best = torch.where(self.improved, found.residual, self.best)
-        self.best_z = torch.where(wide, z, self.best_z)
-        self.best_f = torch.where(wide, fz, self.best_f)
+    def _stalled(self, found: Measure) -> Tensor:
+        """Return the groups that have reached the floor of the cell's precision and no longer improve."""
+        better = found.residual < 0.9 * self.best
+        self.waited = torch.where(better, 0, self.waited + 1)
+        return (self.waited >= PATIENCE) & (self.best <= FLOOR * self.cell.epsilon)
+
+    @property
+    def watches_floor(self) -> bool:
+        """Whether the tolerance lies below the floor, so that samples may stall there."""
+        return (self.solver.rtol or 0.0) < FLOOR * self.cell.epsilon
 
     def _retire(self, step: int, done: Tensor, z: Tensor, fz: Tensor, found: Measure, last: bool) -> None:
         """Store the rows that have just finished, or all that are left when the budget is spent."""
         new = ~self.retired if last else done & ~self.retired
         rows = new.nonzero().squeeze(1)
         samples = rows if self.index is None else self.index[rows]
-        failure = self.failure[rows]
+        failure = self.failure[rows].masked_fill(self.passed[rows], Status.CONVERGED)
         # The worst of a sample's positions; a budget spent counts above a floor reached, below the other failures.
         worst = failure.amax(dim=1)
         spent = (failure == Status.BUDGET).any(dim=1) & (worst <= Status.STALLED)
@@ -290,11 +308,11 @@ class _Run:
         self.index = live if self.index is None else self.index[live]
         self.cell = self.cell.select(live)
         kept = (
-            self.z, self.memory, self.valid, self.held, self.failure, self.scale,
+            self.z, self.memory, self.valid, self.passed, self.failure, self.held, self.limit,
             self.best, self.best_z, self.best_f, self.reference, self.restarted, self.waited, self.retired,
         )  # fmt: skip
         (
-            self.z, self.memory, self.valid, self.held, self.failure, self.scale,
+            self.z, self.memory, self.valid, self.passed, self.failure, self.held, self.limit,
             self.best, self.best_z, self.best_f, self.reference, self.restarted, self.waited, self.retired,
         ) = select_rows(kept, live)  # fmt: skip
         self.idle = 0

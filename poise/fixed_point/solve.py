@@ -51,7 +51,7 @@ def fixed_point(
     """
     if on_failure not in ("raise", "warn", "ignore"):
         raise ValueError(f"on_failure={on_failure!r} is unknown; pass 'raise', 'warn' or 'ignore'.")
-    counters = Counters() if counters is None else counters
+    counters = Counters.single() if counters is None else counters
     layout = Layout.of(z0, position_dim if solver.scope == "prefix" else None)
     z = layout.pack(z0)
     check_context(context, z.shape[0])

@@ -25,6 +25,7 @@ class Tally:
     """Statuses, evaluations and rows of all solves of one kind; the first failure is warned of, the rest counted."""
 
     what: str  # how a message names these solves
+    lasting: bool = True  # whether more solves will be counted here
     solves: int = 0
     samples: int = 0
     evaluations: int = 0
@@ -62,7 +63,7 @@ class Tally:
             raise ConvergenceError(solution.describe(self.what))
         self.warned = True
         warnings.warn(
-            f"{solution.describe(self.what)} Later ones are counted, not repeated.",
+            solution.describe(self.what) + (" Later ones are counted, not repeated." if self.lasting else ""),
             ConvergenceWarning,
             stacklevel=outside_level(),
         )
@@ -80,6 +81,11 @@ class Counters:
     forward: Tally = field(default_factory=lambda: Tally("the forward solve"))
     backward: Tally = field(default_factory=lambda: Tally("the backward solve"))
     checked: bool = False  # whether the cell has been looked at once (`checks.py`)
+
+    @staticmethod
+    def single() -> Counters:
+        """Return counters for one solve that nobody else counts."""
+        return Counters(Tally("the forward solve", lasting=False), Tally("the backward solve", lasting=False))
 
     def reset(self) -> None:
         """Start counting anew."""

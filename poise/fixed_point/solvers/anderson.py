@@ -38,7 +38,7 @@ class Anderson(Solver):
 
     def init(self, z: Tensor) -> SecantMemory:
         """Return an empty history, no longer than the budget can fill."""
-        return empty_memory(z, max(1, min(self.history, self.max_steps - 1)), self.form)
+        return empty_memory(z, max(1, min(self.history, self.max_steps - 1)))
 
     def step(
         self, z: Tensor, fz: Tensor, memory: Any, f: PackedCell, valid: Tensor | None = None
@@ -49,5 +49,5 @@ class Anderson(Solver):
         ahead = fz if self.damping == 1.0 else z + self.damping * g
         if memory.step < 2:
             return ahead, memory
-        weights = mixing_weights(memory, g, valid, self.scope, self.form)
+        weights = mixing_weights(memory, self.form)
         return ahead - combine(memory, weights, self.damping), memory

@@ -50,7 +50,7 @@ class Broyden(Solver):
 
     def init(self, z: Tensor) -> BroydenMemory:
         """Return an empty history, no longer than the budget can fill."""
-        pairs = empty_memory(z, max(1, min(self.history, self.max_steps - 1)), "broyden")
+        pairs = empty_memory(z, max(1, min(self.history, self.max_steps - 1)))
         infinite = torch.full(z.shape[:2], float("inf"), dtype=z.dtype, device=z.device)
         nothing = torch.zeros_like(z) if self.line_search else z[..., :0]
         return BroydenMemory(pairs, nothing, nothing, infinite, torch.ones_like(infinite))
@@ -63,7 +63,7 @@ class Broyden(Solver):
         pairs = remember(memory.pairs, z, g, valid, self.scope, "broyden")
         direction = g
         if pairs.step >= 2:
-            direction = g - combine(pairs, mixing_weights(pairs, g, valid, self.scope, "broyden"), 1.0)
+            direction = g - combine(pairs, mixing_weights(pairs, "broyden"), 1.0)
         if not self.line_search:
             moved = z + direction if self.step_length == 1.0 else z + self.step_length * direction
             return moved, BroydenMemory(pairs, memory.base, memory.direction, memory.norm, memory.length)

@@ -34,20 +34,20 @@ LARGEST_WEIGHT = 1e4
 
 @dataclass(frozen=True)
 class SecantMemory:
-    """Pairs in a ring of `history` slots, with the products of the pairs."""
+    """Pairs in a ring of `history` slots, with the products that the small system is made of."""
 
     dx: Tensor  # (batch, groups, history, features)
     dg: Tensor  # (batch, groups, history, features)
     z: Tensor  # (batch, groups, features), the iterate before
     g: Tensor  # (batch, groups, features), its residual
     fresh: Tensor  # (batch, groups) bool: no iterate before
-    xg: Tensor  # (batch, groups, history, history): dx_i . dg_j
-    xx: Tensor  # dx_i . dx_j
-    gg: Tensor  # dg_i . dg_j
+    matrix: Tensor  # (batch, groups, history, history), left_i . dg_j, where left is dg for type II and dx otherwise
+    right: Tensor  # (batch, groups, history), left_i . g
+    xx: Tensor  # (batch, groups, history, history), dx_i . dx_j: all for Broyden, the diagonal for type I
     step: int = 0  # iterates seen; pair number step - 1 goes to slot (step - 1) % history
 
 
-def empty_memory(z: Tensor, history: int, form: Form) -> SecantMemory:
+def empty_memory(z: Tensor, history: int) -> SecantMemory:
     """Return a memory without pairs."""
     batch, groups, features = z.shape
     pairs = z.new_zeros(batch, groups, history, features)
@@ -58,32 +58,38 @@ def empty_memory(z: Tensor, history: int, form: Form) -> SecantMemory:
         z=torch.zeros_like(z),
         g=torch.zeros_like(z),
         fresh=torch.ones(batch, groups, dtype=torch.bool, device=z.device),
-        xg=square,
+        matrix=square,
+        right=square[..., 0].clone(),
         xx=square.clone(),
-        gg=square.clone(),
     )
 
 
 def remember(memory: SecantMemory, z: Tensor, g: Tensor, valid: Tensor | None, scope: str, form: Form) -> SecantMemory:
-    """Add the pair between the iterate before and this one."""
+    """Add the pair between the iterate before and this one, and its products."""
     if memory.step == 0:
         return replace(memory, z=z, g=g, fresh=torch.zeros_like(memory.fresh), step=1)
     history = memory.dx.shape[2]
-    slot = (memory.step - 1) % history
-    used = min(memory.step, history)
+    slot, used = (memory.step - 1) % history, min(memory.step, history)
     absent = memory.fresh.unsqueeze(-1)
     dx = (z - memory.z).masked_fill(absent, 0.0)
     dg = (g - memory.g).masked_fill(absent, 0.0)
     if valid is not None:
         dx, dg = dx * valid, dg * valid
     pairs_x, pairs_g = write(memory.dx, slot, dx), write(memory.dg, slot, dg)
-    seen_x, seen_g = pairs_x[:, :, :used], pairs_g[:, :, :used]
-    xg, xx, gg = memory.xg, memory.xx, memory.gg
-    if form == "type2":
-        gg = write_cross(gg, slot, products(seen_g, dg, scope), None)
-    else:
-        xg = write_cross(xg, slot, products(seen_x, dg, scope), products(seen_g, dx, scope))
-        xx = write_cross(xx, slot, products(seen_x, dx, scope), None)
+    left, new = (pairs_g, dg) if form == "type2" else (pairs_x, dx)
+    # One pass over the pairs gives the right-hand side; with the one before it, left . dg = left . g - left . g_before.
+    right = products(left[:, :, :used], g, scope)
+    column = right - memory.right[:, :, :used]
+    column[:, :, slot] = products(new.unsqueeze(2), dg, scope).squeeze(2)
+    row, xx = None, memory.xx
+    if form != "type2":
+        row = products(pairs_g[:, :, :used], dx, scope)
+        alone = products(dx.unsqueeze(2), dx, scope)
+        if form == "broyden":
+            xx = write_cross(xx, slot, products(pairs_x[:, :, :used], dx, scope), None)
+        else:
+            xx = write_cross(xx, slot, torch.zeros_like(column), None)
+            xx[:, :, slot, slot] = alone.squeeze(2)
     return replace(
         memory,
         dx=pairs_x,
@@ -91,42 +97,37 @@ def remember(memory: SecantMemory, z: Tensor, g: Tensor, valid: Tensor | None, s
         z=z,
         g=g,
         fresh=torch.zeros_like(memory.fresh),
-        xg=xg,
+        matrix=write_cross(memory.matrix, slot, column, row),
+        right=write_right(memory.right, right),
         xx=xx,
-        gg=gg,
         step=memory.step + 1,
     )
 
 
-def mixing_weights(memory: SecantMemory, g: Tensor, valid: Tensor | None, scope: str, form: Form) -> Tensor:
-    """Return gamma (batch, groups, used) for the residual g."""
+def mixing_weights(memory: SecantMemory, form: Form) -> Tensor:
+    """Return gamma (batch, groups, used) for the residual remembered last."""
     used = min(memory.step - 1, memory.dx.shape[2])
-    ridge = RIDGE["type2" if form == "type2" else "type1"][g.dtype]
-    masked = g if valid is None else g * valid
+    dtype = memory.g.dtype
+    ridge = RIDGE["type2" if form == "type2" else "type1"][dtype]
+    matrix, right = memory.matrix[:, :, :used, :used], memory.right[:, :, :used]
     if form == "type2":
-        matrix = memory.gg[:, :, :used, :used]
-        right = products(memory.dg[:, :, :used], masked, scope)
         scale = unit(matrix.diagonal(dim1=-2, dim2=-1))
         gram = matrix * scale.unsqueeze(-1) * scale.unsqueeze(-2)
         weights = scale * solve_spd(gram, scale * right, ridge)
     else:
-        matrix = memory.xg[:, :, :used, :used]
         if form == "broyden":
-            matrix = matrix + memory.xx[:, :, :used, :used] * newer_than(memory.step, used, g.device)
-        right = products(memory.dx[:, :, :used], masked, scope)
+            matrix = matrix + memory.xx[:, :, :used, :used] * newer_than(memory.step, used, matrix.device)
         rows = unit(memory.xx[:, :, :used, :used].diagonal(dim1=-2, dim2=-1))
         scaled = matrix * rows.unsqueeze(-1)
         columns = unit(scaled.square().sum(dim=-2))
         scaled = scaled * columns.unsqueeze(-2)
         # Least squares with singular values below the noise left out smoothly: the rank-revealing solve at the price
         # of a Cholesky factorisation.
-        normal = scaled.transpose(-1, -2) @ scaled
-        weights = columns * solve_spd(
-            normal, (scaled.transpose(-1, -2) @ (rows * right).unsqueeze(-1)).squeeze(-1), ridge
-        )
+        target = (scaled.transpose(-1, -2) @ (rows * right).unsqueeze(-1)).squeeze(-1)
+        weights = columns * solve_spd(scaled.transpose(-1, -2) @ scaled, target, ridge)
     largest = weights.detach().abs().amax(dim=-1, keepdim=True)
     weights = weights * (LARGEST_WEIGHT / largest.clamp_min(LARGEST_WEIGHT))
-    return torch.nan_to_num(weights, nan=0.0, posinf=0.0, neginf=0.0).to(g.dtype)
+    return torch.nan_to_num(weights, nan=0.0, posinf=0.0, neginf=0.0).to(dtype)
 
 
 def combine(memory: SecantMemory, weights: Tensor, damping: float) -> Tensor:
@@ -168,6 +169,14 @@ def write(buffer: Tensor, slot: int, value: Tensor) -> Tensor:
     if torch.is_grad_enabled():
         buffer = buffer.clone()
     buffer[:, :, slot] = value
+    return buffer
+
+
+def write_right(buffer: Tensor, value: Tensor) -> Tensor:
+    """Put the right-hand side of the slots in use."""
+    if torch.is_grad_enabled():
+        buffer = buffer.clone()
+    buffer[:, :, : value.shape[2]] = value
     return buffer
 
 

@@ -1,0 +1,82 @@
+"""Does the DEQ-Transformer learn what its explicit peer learns, and what does it cost? Two finished runs, compared.
+
+`python -m benchmarks.tinyshakespeare DEQ_RUN EXPLICIT_RUN [--markdown] [--json FILE]`, on the machine of the runs
+`poise train language --recipe tinyshakespeare-deq` and `poise train language --recipe tinyshakespeare-explicit`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results import FOLDER, environment, markdown, write
+
+RULE = (
+    "Validation loss in nats a character over the whole validation split; CPU seconds of the training steps alone; "
+    "bytes held for the backward by one training batch up to the loss, and by the hidden layers alone. Reached: CPU "
+    "seconds of training at the first validation with a loss no larger than the explicit network's last."
+)
+KEPT = (
+    "recipe", "seed", "steps", "parameters", "versions", "val_loss", "train_seconds", "train_cpu_seconds",
+    "activation_bytes", "block_activation_bytes", "mean_forward_evaluations", "mean_backward_evaluations",
+    "mean_evaluation_evaluations", "statuses", "evaluation_statuses",
+)  # fmt: skip
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Return what is kept of a run's summary, and its validations."""
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("val_loss")]
+    validations = [{name: float(row[name]) for name in ("step", "val_loss", "train_cpu_seconds")} for row in rows]
+    return {**{name: summary[name] for name in KEPT if name in summary}, "validations": validations}
+
+
+def compare(deq: dict[str, Any], explicit: dict[str, Any]) -> dict[str, Any]:
+    """Return both runs, with when each reached the explicit network's last loss."""
+    for run in (deq, explicit):
+        passed = [row for row in run["validations"] if row["val_loss"] <= explicit["validations"][-1]["val_loss"]]
+        run["reached_cpu_seconds"] = passed[0]["train_cpu_seconds"] if passed else None
+    return {"rule": RULE, "runs": {"DEQTransformer": deq, "TransformerLM": explicit}}
+
+
+def table(content: dict[str, Any]) -> str:
+    """Return the result as a Markdown table."""
+    unit = content["runs"]["TransformerLM"]["train_cpu_seconds"]
+
+    def line(name: str, run: dict[str, Any]) -> list[str]:
+        reached = run["reached_cpu_seconds"]
+        return [
+            name,
+            f"{run['parameters']:,}",
+            f"{run['val_loss']:.3f}",
+            f"{run['train_cpu_seconds']:.0f}",
+            f"{run['train_cpu_seconds'] / unit:.2f}",
+            "never" if reached is None else f"{reached:.0f}",
+            f"{run['activation_bytes'] / 1e6:.1f}",
+            f"{run['block_activation_bytes'] / 1e6:.1f}",
+        ]
+
+    header = ["network", "parameters", "loss", "CPU, s", "ratio", "reached, s", "whole step, MB", "hidden layers, MB"]
+    return markdown(header, (line(*item) for item in content["runs"].items()), numbers=range(1, 8))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("deq", type=Path, metavar="DEQ_RUN")
+    parser.add_argument("explicit", type=Path, metavar="EXPLICIT_RUN")
+    parser.add_argument(
+        "--json", type=Path, default=FOLDER / "tinyshakespeare.json", help="where the result is written"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print the README's table and nothing else")
+    options = parser.parse_args()
+    content = {"environment": environment(), **compare(read_run(options.deq), read_run(options.explicit))}
+    write(options.json, content)
+    print(table(content) if options.markdown else f"{RULE}\n\n{table(content)}")
+
+
+if __name__ == "__main__":
+    main()
