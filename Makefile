@@ -8,7 +8,8 @@ STAMP_CORE := $(VENV)/.stamp-core-$(TORCH)
 STAMP_DEV := $(VENV)/.stamp-dev-$(TORCH)
 # Where pip is told to look for wheels besides the index; uv does not read pip's configuration.
 LINKS = $(shell $(PY) -m pip config get global.find-links 2>/dev/null || printenv PIP_FIND_LINKS)
-UV = $(VENV)/bin/uv pip install --quiet --python $(PY) $(addprefix --find-links ,$(LINKS))
+# Bytecode is compiled here once, not at each first import.
+UV = $(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(PY) $(addprefix --find-links ,$(LINKS))
 ifeq ($(TORCH),cpu)
 CONSTRAINTS := constraints.txt
 else
@@ -18,8 +19,7 @@ endif
 .PHONY: demo test lint types check clean
 
 demo: $(STAMP_CORE)
-	$(VENV)/bin/poise train language --recipe demo --out runs/demo --overwrite
-	$(VENV)/bin/poise generate runs/demo --prompt "The " --tokens 300
+	$(VENV)/bin/poise train language --recipe demo
 
 test: $(STAMP_DEV)
 	$(VENV)/bin/ruff check .
