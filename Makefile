@@ -43,7 +43,7 @@ $(VENV)/constraints-cuda.txt: constraints.txt | $(PY)
 $(STAMP_CORE): pyproject.toml $(CONSTRAINTS) | $(PY)
 	$(UV) -c $(CONSTRAINTS) -e '.[train]' \
 	  || { [ $(TORCH) = cpu ] && $(UV) -c $(CONSTRAINTS) --torch-backend cpu -e '.[train]'; } \
-	  || { echo "poise: no wheel of torch fits constraints.txt here; install one where pip finds it, or run 'make TORCH=cuda'." >&2; exit 1; }
+	  || { echo "poise: set-up failed, for the reason above; if no wheel of torch fits constraints.txt here, put one where pip finds it or run 'make TORCH=cuda'." >&2; exit 1; }
 	touch $@
 
 $(STAMP_DEV): $(STAMP_CORE)
