@@ -1,0 +1,45 @@
+"""`poise evaluate RUN`: quality on the whole validation split, and the test split where there is one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+
+from poise.cli.errors import DONE
+from poise.cli.opening import ENGINE, SOLVER, open_run, run_arguments
+from poise.tasks.process import rank, say
+
+OVERRIDES = {**SOLVER, **ENGINE}
+
+
+def run(argv: list[str]) -> int:
+    """Evaluate a run, print the measures and write evaluation.json."""
+    parser = run_arguments("evaluate", "Measure a run on all of its validation text, and its test text.", OVERRIDES)
+    arguments = parser.parse(argv)
+    folder, task = open_run(arguments, OVERRIDES)
+
+    from poise.tasks.evaluation import measure
+
+    began = time.perf_counter()
+    found: dict[str, float] = {}
+    for split in ("valid", "test"):
+        if task.evaluation_batches(split) is not None:
+            found |= measure(task, split, task.config.trainer, folder)
+    seconds = time.perf_counter() - began
+    solves = task.cost.evaluation
+    result = {
+        "task": task.task_name,
+        **found,
+        "mean_evaluations": solves.mean_evaluations,
+        "evaluation_seconds": round(seconds, 3),
+        "statuses": solves.statuses,
+        "solver": asdict(task.config.eval_solver) if solves.solves else None,
+    }
+    if rank() == 0:
+        folder.write_json(folder.evaluation, result)
+    for name, value in found.items():
+        say(f"  {task.quality_names.get(name, name):34}{value:.4f}")
+    if solves.solves:
+        statuses = ", ".join(f"{number:,} {status}" for status, number in solves.statuses.items())
+        say(f"  {'evaluations a solve':34}{solves.mean_evaluations:.1f}\n  {'statuses':34}{statuses}")
+    return DONE

@@ -1,0 +1,1 @@
+"""Settings of tasks as frozen dataclasses; nothing here imports torch."""

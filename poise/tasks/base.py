@@ -1,0 +1,278 @@
+"""What every task is: a LightningModule that says what a run optimises, measures, saves and shows.
+
+A task gives the methods below `# What a task is`; batches, exact resume, validation, optimizer and costs are here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Self
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import Logger
+from torch import Tensor, nn
+
+from poise.configs.fields import to_dict
+from poise.nn import activation_bytes
+from poise.report import Page
+from poise.tasks.errors import DIVERGENCE_REMEDY, RunError
+from poise.tasks.optimization import build_optimizer, warmup_cosine
+from poise.tasks.run_folder import RunFolder
+from poise.tasks.solving import CostRecord, SolveTotals, equilibria
+
+Measures = dict[str, Tensor | float]
+
+CHECKPOINT_KEY = "poise"
+
+
+class Task(L.LightningModule, ABC):
+    """A run's objective on one model, with everything that tasks share."""
+
+    task_name: ClassVar[str]
+    """Name on the command line."""
+    config_type: ClassVar[type]
+    """The dataclass of its settings; it has `seed`, `recipe`, `optimizer` and `trainer`."""
+    quality_names: ClassVar[Mapping[str, str]] = {}
+    """Its measures of quality, with their names for people."""
+
+    model: nn.Module
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.cost = CostRecord()
+        self.measures: Measures = {}
+        self.latest_quality: dict[str, float] = {}
+        self.latest_quality_step = -1
+        self.split = "valid"
+        self._sums: dict[str, float] = {}
+
+    # What a task is ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def create(cls, config: Any, folder: RunFolder | None = None) -> Self:
+        """Return a task to train; `folder`: a run to go on with, whose saved parts (a vocabulary, say) are kept."""
+
+    @classmethod
+    @abstractmethod
+    def open(cls, config: Any, folder: RunFolder) -> Self:
+        """Return a task with what a run saved for inference; its data is read when it is first asked for."""
+
+    @abstractmethod
+    def training_batch(self, index: int, rank: int = 0, world_size: int = 1) -> Any:
+        """Return the batch of a number, counted from 0 over the whole run: a function of these and the seed alone."""
+
+    @abstractmethod
+    def training_loss(self, batch: Any) -> tuple[Tensor, Measures]:
+        """Return the loss of a batch, and measures of it to log."""
+
+    @abstractmethod
+    def evaluation_batches(self, split: str) -> Sequence[Any] | None:
+        """Return all batches of `valid` or `test`, or None where the data has no such split."""
+
+    @abstractmethod
+    def evaluation_sums(self, batch: Any) -> dict[str, Tensor]:
+        """Return measures of a batch that add up over batches and processes, such as a summed loss and a count."""
+
+    @abstractmethod
+    def quality(self, sums: Mapping[str, float], split: str) -> dict[str, float]:
+        """Return the measures of a split, named with their split, from the sums over it."""
+
+    @abstractmethod
+    def save_inference(self, folder: RunFolder) -> None:
+        """Write what inference needs beside weights and settings."""
+
+    @property
+    def data_fingerprint(self) -> str:
+        """What identifies the training data, so that a run is not resumed on other data."""
+        return ""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what else the summary says about the run."""
+        return {}
+
+    def trunk(self, batch: Any) -> Tensor | None:
+        """Return the hidden features of a batch, whose computation `block_activation_bytes` measures."""
+        return None
+
+    def analyse(self) -> dict[str, Any]:
+        """Return plain values that the report shows beside the measures of training."""
+        return {}
+
+    def show(self, analysis: Mapping[str, Any]) -> str:
+        """Return what to print of the trained model, such as a sample."""
+        return ""
+
+    @abstractmethod
+    def build_page(self, folder: RunFolder) -> Page:
+        """Return the report of a run, from its folder alone."""
+
+    # Training ---------------------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> StepBatches:
+        """Return the batches from where the run stands."""
+        first = self.trainer.global_step * self.trainer.accumulate_grad_batches
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        return StepBatches(partial(self.training_batch, rank=rank, world_size=world_size), first)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the loss; noise is drawn from a seed of this batch, so that a resumed run draws the same."""
+        accumulate = self.trainer.accumulate_grad_batches
+        index = self.trainer.global_step * accumulate + batch_idx % accumulate
+        torch.manual_seed(batch_seed(self.config.seed, index, self.trainer.global_rank))
+        loss, measures = self.training_loss(batch)
+        self.measures = {"loss": loss.detach(), **measures}
+        if loss.device.type == "cpu":  # elsewhere looking makes the host wait, and is done where measures are logged
+            self.refuse_nan(float(loss.detach()))
+        return loss
+
+    def refuse_nan(self, loss: float) -> None:
+        """Raise a RunError if a loss is not finite."""
+        if loss - loss != 0:
+            raise RunError(
+                f"the loss is {loss} at step {self.trainer.global_step}, so the run stops, its checkpoints are kept; "
+                f"{DIVERGENCE_REMEDY}."
+            )
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer and its schedule."""
+        optimizer = build_optimizer(self.model, self.config.optimizer)
+        schedule = warmup_cosine(optimizer, self.config.optimizer, self.config.trainer.max_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # Validation -------------------------------------------------------------------------------------------------------
+
+    def val_dataloader(self) -> Sequence[Any]:
+        """Return this process's share of the batches of the current split."""
+        batches = self.evaluation_batches(self.split)
+        if batches is None:
+            raise RunError(f"the data has no split {self.split!r}; it has valid.")
+        return Share(batches, self.trainer.global_rank, self.trainer.world_size)
+
+    def on_validation_epoch_start(self) -> None:
+        """Keep the solves of training apart from those of validation."""
+        self.drain_training()
+        self._sums = {}
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Add the measures of a batch."""
+        for name, value in self.evaluation_sums(batch).items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+
+    def on_validation_epoch_end(self) -> None:
+        """Add up over processes and turn sums into quality."""
+        if self.trainer.world_size > 1:
+            names = sorted(self._sums)
+            sums = torch.tensor([self._sums[name] for name in names], device=self.device, dtype=torch.float64)
+            total = self.trainer.strategy.reduce(sums, reduce_op="sum")
+            self._sums = dict(zip(names, total.tolist(), strict=True))
+        for layer in equilibria(self.model):
+            self.cost.evaluation.add(layer.counters.forward)
+            layer.counters.reset()
+        self.latest_quality = self.quality(self._sums, self.split)
+        self.latest_quality_step = self.trainer.global_step
+        self.log_quality(self.trainer.loggers, self.trainer.global_step)
+
+    def log_quality(self, loggers: Sequence[Logger], step: int) -> None:
+        """Write the latest quality to loggers, with what training had cost by then."""
+        costs = {"train_seconds": self.cost.train_seconds, "train_cpu_seconds": self.cost.train_cpu_seconds}
+        for logger in loggers:
+            logger.log_metrics({**self.latest_quality, **costs}, step=step)
+
+    # Costs and checkpoints --------------------------------------------------------------------------------------------
+
+    def drain_training(self) -> dict[str, float]:
+        """Move what the layers counted since last time to the record; return evaluations a solve among it."""
+        found = {}
+        for name, total in (("forward", self.cost.forward), ("backward", self.cost.backward)):
+            recent = SolveTotals()
+            for layer in equilibria(self.model):
+                tally = getattr(layer.counters, name)
+                recent.add(tally)
+                total.add(tally)
+                tally.reset()
+            if recent.solves:
+                found[f"{name}_evaluations"] = recent.mean_evaluations
+        return found
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the record and the settings, as plain values that load without running code."""
+        self.drain_training()
+        checkpoint[CHECKPOINT_KEY] = {
+            "config": to_dict(self.config),
+            "cost": self.cost.to_dict(),
+            "data": self.data_fingerprint,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the record."""
+        saved = checkpoint[CHECKPOINT_KEY]
+        if saved["data"] != self.data_fingerprint:
+            raise RunError("the training data is not what the run began with; restore it, or start a new run.")
+        self.cost = CostRecord.from_dict(saved["cost"])
+
+    def measure_activations(self) -> dict[str, int]:
+        """Return the bytes that one training batch holds for the backward: all up to the loss, and the trunk alone.
+
+        Parameters do not count. Buffers such as running statistics are left as they were.
+        """
+        batch = _to_device(self.training_batch(0), self.device)
+        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        parameters = list(self.model.parameters())
+        was_training = self.model.training
+        self.model.train()
+        torch.manual_seed(batch_seed(self.config.seed, 0, 0))
+        found = {"activation_bytes": activation_bytes(lambda: self.training_loss(batch)[0], parameters)}
+        if self.trunk(batch) is not None:
+            found["block_activation_bytes"] = activation_bytes(lambda: self.trunk(batch), parameters)
+        self.model.train(was_training)
+        for name, buffer in self.model.named_buffers():
+            buffer.copy_(buffers[name])
+        for layer in equilibria(self.model):
+            layer.counters.reset()
+        return found
+
+
+class StepBatches:
+    """The endless batches of a run from a number on; where they begin is all the state there is."""
+
+    def __init__(self, batch: Callable[[int], Any], first: int) -> None:
+        self.batch = batch
+        self.first = first
+
+    def __iter__(self) -> Iterator[Any]:
+        index = self.first
+        while True:
+            yield self.batch(index)
+            index += 1
+
+
+class Share(Sequence[Any]):
+    """Every `count`-th item of a sequence; the shares of all processes are the whole, none twice."""
+
+    def __init__(self, items: Sequence[Any], rank: int, count: int) -> None:
+        self.items = items
+        self.places = range(rank, len(items), count)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[self.places[index]]
+
+
+def batch_seed(seed: int, index: int, rank: int) -> int:
+    """Return the seed of the noise in one batch of one process."""
+    digest = hashlib.blake2b(f"{seed} {index} {rank}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "little")
+
+
+def _to_device(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    return type(batch)(_to_device(item, device) for item in batch) if isinstance(batch, tuple | list) else batch

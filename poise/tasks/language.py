@@ -1,0 +1,206 @@
+"""`language`: next-token prediction on text, by a DEQ-Transformer or its explicit peer."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from poise.configs.language import LanguageConfig
+from poise.data import (
+    RandomWindows,
+    TextSplits,
+    Tokenizer,
+    build_tokenizer,
+    evaluation_batches,
+    load_tokenizer,
+    read_text,
+)
+from poise.data.errors import DataError
+from poise.models import DEQTransformer, TransformerLM, generate
+from poise.report import Page
+from poise.tasks.base import Measures, Task
+from poise.tasks.language_analysis import analyse
+from poise.tasks.language_report import build_page
+from poise.tasks.run_folder import RunFolder
+from poise.tasks.solving import build_adjoint, build_solver
+from poise.tasks.weights import load_weights
+
+LOOKED_AT = 200  # tokens of the validation text that a prompt is taken from
+PROMPT_CHARACTERS = 16
+
+
+class LanguageTask(Task):
+    """Minimises the cross-entropy of the next token over random windows; validates on every token of the split."""
+
+    task_name = "language"
+    config_type = LanguageConfig
+    quality_names: ClassVar[Mapping[str, str]] = {
+        "val_loss": "validation loss (nats a token)",
+        "val_perplexity": "validation perplexity",
+        "test_loss": "test loss (nats a token)",
+        "test_perplexity": "test perplexity",
+    }
+
+    config: LanguageConfig
+    model: DEQTransformer | TransformerLM
+
+    def __init__(self, config: LanguageConfig, tokenizer: Tokenizer, text: TextSplits | None = None) -> None:
+        super().__init__(config)
+        self.tokenizer = tokenizer
+        self.model = build_model(config, tokenizer.vocab_size)
+        self._text = text
+
+    @classmethod
+    def create(cls, config: LanguageConfig, folder: RunFolder | None = None) -> Self:
+        """Read the text, take the run's tokenizer or build one, and draw the weights."""
+        text = read_text(config.data.path)
+        if folder is not None and folder.tokenizer.is_dir():
+            tokenizer = load_tokenizer(folder.tokenizer)
+        else:
+            tokenizer = _tokenizer_for(config, text)
+        # The weights are the seed's, whatever was drawn while reading.
+        torch.manual_seed(config.seed)
+        task = cls(config, tokenizer, text)
+        task.training_batch(0)  # a text that is too short is refused before anything is written
+        task.evaluation_batches("valid")
+        return task
+
+    @classmethod
+    def open(cls, config: LanguageConfig, folder: RunFolder) -> Self:
+        """Load tokenizer and weights."""
+        task = cls(config, load_tokenizer(folder.tokenizer))
+        load_weights(task.model, folder)
+        return task
+
+    @cached_property
+    def tokens(self) -> dict[str, Tensor]:
+        """The token ids of each split, int32 of shape (tokens,)."""
+        text = self._text if self._text is not None else read_text(self.config.data.path)
+        parts = {"train": text.train, "valid": text.valid, "test": text.test}
+        return {
+            split: torch.from_numpy(self.tokenizer.encode(part)) for split, part in parts.items() if part is not None
+        }
+
+    def training_batch(self, index: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets (batch_size, sequence_length) of a batch."""
+        data = self.config.data
+        tokens, length = self.tokens["train"], data.sequence_length
+        return RandomWindows(tokens, length, data.batch_size, self.config.seed, rank, world_size).batch(index)
+
+    def training_loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Measures]:
+        """Return the mean cross-entropy, and the mean residual of the solves."""
+        inputs, targets = batch
+        measures: Measures = {}
+        if isinstance(self.model, DEQTransformer):
+            solution = self.model.solve(inputs)
+            measures["residual"] = solution.residual.mean()
+            logits = self.model.head(solution.state)
+        else:
+            logits = self.model(inputs)
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten()), measures
+
+    def trunk(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the features (batch, length, d_model) before the head."""
+        inputs, _ = batch
+        return self.model.solve(inputs).state if isinstance(self.model, DEQTransformer) else self.model.encode(inputs)
+
+    def evaluation_batches(self, split: str) -> Sequence[tuple[Tensor, Tensor]] | None:
+        """Return every window of a split, one after another."""
+        if split not in self.tokens:
+            return None
+        data = self.config.data
+        return evaluation_batches(self.tokens[split], data.sequence_length, data.eval_batch_size)
+
+    def evaluation_sums(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Return the summed cross-entropy and the number of tokens."""
+        inputs, targets = batch
+        losses = F.cross_entropy(self.model(inputs).flatten(0, 1).float(), targets.flatten(), reduction="none")
+        return {"loss": losses.cpu().double().sum(), "tokens": torch.tensor(targets.numel())}
+
+    def quality(self, sums: Mapping[str, float], split: str) -> dict[str, float]:
+        """Return loss in nats a token and perplexity."""
+        name = "val" if split == "valid" else split
+        loss = sums["loss"] / sums["tokens"]
+        return {f"{name}_loss": loss, f"{name}_perplexity": math.exp(min(loss, 700.0))}
+
+    def save_inference(self, folder: RunFolder) -> None:
+        """Write the tokenizer."""
+        self.tokenizer.save(folder.tokenizer)
+
+    @cached_property
+    def data_fingerprint(self) -> str:
+        """A digest of the training tokens."""
+        return hashlib.blake2b(self.tokens["train"].numpy().data, digest_size=16).hexdigest()
+
+    def identity(self) -> dict[str, Any]:
+        """Return what was read and by which network."""
+        data = self.config.data
+        return {
+            "model": self.config.model.kind,
+            "data": data.path,
+            "tokenizer": data.tokenizer,
+            "vocab_size": self.tokenizer.vocab_size,
+        }
+
+    def continuation(
+        self, prompt: str, n_tokens: int, *, temperature: float = 1.0, top_k: int | None = None, seed: int = 0
+    ) -> str:
+        """Return a text that the model writes after `prompt`."""
+        ids = torch.from_numpy(self.tokenizer.encode(prompt)).long()[None].to(self.device)
+        if ids.numel() == 0:
+            raise DataError("the prompt is empty; pass at least one character.")
+        generator = torch.Generator(self.device).manual_seed(seed)
+        window = self.config.data.sequence_length
+        self.eval()
+        with torch.no_grad():
+            found = generate(
+                self.model, ids, n_tokens, window=window, temperature=temperature, top_k=top_k, generator=generator
+            )
+        return self.tokenizer.decode(found[0, ids.shape[1] :])
+
+    def show(self, analysis: Mapping[str, Any]) -> str:
+        """Return a sample of text that begins like the validation text."""
+        return "".join(sample["prompt"] + sample["text"] for sample in analysis["texts"][:1])
+
+    def sample_prompt(self) -> str:
+        """Return the first whole words of the validation text, which the vocabulary holds."""
+        text = self.tokenizer.decode(self.tokens["valid"][:LOOKED_AT])
+        words = re.search(r"(?<=\s)\S+( \S+){0,3} ", text[: len(text) // 2])
+        return words[0] if words else text[:PROMPT_CHARACTERS]
+
+    def analyse(self) -> dict[str, Any]:
+        """Return what the report shows beside the measures of training."""
+        return analyse(self)
+
+    def build_page(self, folder: RunFolder) -> Page:
+        """Return the report."""
+        return build_page(folder)
+
+
+def build_model(config: LanguageConfig, vocab_size: int) -> DEQTransformer | TransformerLM:
+    """Return the network that the settings describe, with fresh weights."""
+    model = config.model
+    sizes = (vocab_size, model.d_model, model.n_heads, model.n_layers, model.d_ff, model.dropout)
+    if model.kind == "explicit":
+        return TransformerLM(*sizes)
+    return DEQTransformer(
+        *sizes,
+        solver=build_solver(config.solver),
+        adjoint=build_adjoint(config.adjoint),
+        eval_solver=build_solver(config.eval_solver),
+    )
+
+
+def _tokenizer_for(config: LanguageConfig, text: TextSplits) -> Tokenizer:
+    kind = config.data.tokenizer
+    if kind == "char":  # every character of the data has an id, also one that training never sees
+        return build_tokenizer(kind, text.train + text.valid + (text.test or ""))
+    return build_tokenizer(kind, text.train, config.data.vocab_size)

@@ -1,0 +1,111 @@
+"""What is looked at once a language model is trained: its solves, its memory and its text, as plain values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from poise.fixed_point import Adjoint, Picard, Solver, Unrolled
+from poise.models import DEQTransformer
+from poise.nn import Equilibrium, activation_bytes
+
+if TYPE_CHECKING:
+    from poise.tasks.language import LanguageTask
+
+SAMPLES = 8  # validation windows whose residuals are drawn
+TRACE_STEPS = 24  # evaluations that a trained cell needs at most, in the trial
+BATCHES = 4  # validation batches whose evaluations are counted
+DEPTHS = (1, 2, 4, 8, 12, 16, 24)
+TEMPERATURES = (0.8, 0.5)  # below 1 a small model spells better; the first is printed as well
+
+
+def analyse(task: LanguageTask) -> dict[str, Any]:
+    """Return everything that the report shows and training did not record."""
+    found: dict[str, Any] = {"texts": _texts(task)}
+    if isinstance(task.model, DEQTransformer):
+        found |= {"residuals": _residuals(task, task.model), "evaluations": _evaluations(task, task.model)}
+        found["memory"] = _memory(task, task.model)
+        task.model.equilibrium.counters.reset()  # these solves are none of the run's
+    return found
+
+
+@contextmanager
+def _solving(layer: Equilibrium, solver: Solver, adjoint: Adjoint | None = None) -> Iterator[None]:
+    """Give the layer other means for a while; what they miss is looked at here, not warned of."""
+    before = (layer.solver, layer.eval_solver, layer.adjoint, layer.on_failure)
+    layer.solver = layer.eval_solver = solver
+    layer.adjoint = adjoint or layer.adjoint
+    layer.on_failure = "ignore"
+    try:
+        yield
+    finally:
+        layer.solver, layer.eval_solver, layer.adjoint, layer.on_failure = before
+
+
+def _batches(task: LanguageTask) -> Iterator[Tensor]:
+    batches = task.evaluation_batches("valid") or []
+    for index in range(min(BATCHES, len(batches))):
+        yield batches[index][0].to(task.device)
+
+
+@torch.no_grad()
+def _residuals(task: LanguageTask, model: DEQTransformer) -> dict[str, list[list[float]]]:
+    """Residuals of some validation windows at each evaluation, by the eval solver and by plain iteration."""
+    layer = model.equilibrium
+    solver = layer.eval_solver or layer.solver
+    tokens = next(_batches(task))[:SAMPLES]
+    # rtol=0 never passes: every curve runs to the end, or to the floor of the precision.
+    solvers = {
+        type(solver).__name__: replace(solver, rtol=0.0, atol=0.0, max_steps=TRACE_STEPS),
+        "Picard": Picard(rtol=0.0, max_steps=TRACE_STEPS, scope=solver.scope),
+    }
+    found = {}
+    for name, one in solvers.items():
+        with _solving(layer, one):
+            found[name] = model.solve(tokens).trace.T.tolist()
+    return found
+
+
+@torch.no_grad()
+def _evaluations(task: LanguageTask, model: DEQTransformer) -> dict[str, int]:
+    """How many validation windows needed how many evaluations."""
+    counts: Counter[int] = Counter()
+    for tokens in _batches(task):
+        counts.update(model.solve(tokens).steps.tolist())
+    return {str(steps): number for steps, number in sorted(counts.items())}
+
+
+def _memory(task: LanguageTask, model: DEQTransformer) -> dict[str, list[int]]:
+    """Bytes that the equilibrium holds for the backward of one window, by evaluations, beside the unrolled network."""
+    layer = model.equilibrium
+    tokens = task.training_batch(0)[0][:1].to(task.device)
+    parameters = list(model.parameters())
+    found: dict[str, list[int]] = {"depths": list(DEPTHS)}
+    for name, adjoint in (("equilibrium", layer.adjoint), ("unrolled", Unrolled())):
+        found[name] = []
+        for depth in DEPTHS:
+            with _solving(layer, Picard(rtol=None, max_steps=depth, scope=layer.solver.scope), adjoint):
+                found[name].append(activation_bytes(lambda: layer(model.embedding(tokens)), parameters))
+    return found
+
+
+def _texts(task: LanguageTask) -> list[dict[str, str]]:
+    if not task.config.sample_tokens:
+        return []
+    prompt = task.sample_prompt()
+    return [
+        {
+            "label": f"temperature {temperature:g}",
+            "prompt": prompt,
+            "text": task.continuation(
+                prompt, task.config.sample_tokens, temperature=temperature, seed=task.config.seed
+            ),
+        }
+        for temperature in TEMPERATURES
+    ]

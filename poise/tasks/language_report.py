@@ -1,0 +1,209 @@
+"""The page of a language run, from what its folder holds; parts that are not there (yet) are left out. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from statistics import median
+from typing import Any
+
+from poise.report import (
+    Block,
+    Figure,
+    Page,
+    Sample,
+    Section,
+    Series,
+    Settings,
+    Statuses,
+    Table,
+    Tile,
+    histogram,
+    line_chart,
+)
+from poise.tasks.run_folder import RunFolder
+
+
+def build_page(folder: RunFolder) -> Page:
+    """Return the report of a run."""
+    _, settings = folder.read_config()
+    summary = folder.read_json(folder.summary)
+    analysis = folder.read_json(folder.analysis)
+    rows = folder.read_metrics()
+    sections = [
+        Section("Learning", _learning(rows, summary)),
+        Section("Equilibrium", _equilibrium(rows, analysis, summary)),
+        Section("Cost", _cost(analysis, summary)),
+        Section("Text", [Sample(**text) for text in analysis.get("texts", [])]),
+        Section("Evaluation", _evaluation(folder.read_json(folder.evaluation))),
+        Section("Settings", [Settings(settings)]),
+    ]
+    recipe = settings.get("recipe")
+    versions = summary.get("versions", {})
+    return Page(
+        title=_title(settings),
+        eyebrow=f"language, {f'recipe {recipe}' if recipe else 'no recipe'}, seed {settings.get('seed')}",
+        summary=_sentence(summary),
+        tiles=_tiles(summary),
+        sections=[section for section in sections if section.blocks],
+        footer=", ".join(f"{name} {version}" for name, version in versions.items()),
+    )
+
+
+def _title(settings: Mapping[str, Any]) -> str:
+    kind = settings.get("model", {}).get("kind")
+    network = "An explicit Transformer" if kind == "explicit" else "A DEQ-Transformer"
+    source = str(settings.get("data", {}).get("path"))
+    return f"{network} on {'the documentation of Python' if source == 'embedded' else PurePath(source).name}"
+
+
+def _sentence(summary: Mapping[str, Any]) -> str:
+    if not summary:
+        return "This run is not finished: figures show what it has recorded so far."
+    return (
+        f"Validation loss {summary['val_loss']:.4f} nats a token over the whole validation split (tokens: "
+        f"`{summary['tokenizer']}`, {summary['vocab_size']:,} of them) after {summary['steps']:,} steps."
+    )
+
+
+def _tiles(summary: Mapping[str, Any]) -> list[Tile]:
+    if not summary:
+        return []
+    tiles = [
+        Tile("validation loss", summary["val_loss"], note="nats a token"),
+        Tile("perplexity", summary["val_perplexity"], note="validation, a token"),
+        Tile("parameters", summary["parameters"]),
+        Tile("training", summary["train_seconds"], "seconds", "training steps alone"),
+        Tile("held for backward", summary["activation_bytes"], "bytes", "a training batch, up to the loss"),
+    ]
+    if summary["mean_forward_evaluations"]:
+        backward = f"{summary['mean_backward_evaluations']:.1f} backward"
+        tiles.append(Tile("evaluations a solve", summary["mean_forward_evaluations"], note=backward))
+    return tiles
+
+
+def _column(rows: Sequence[Mapping[str, float]], name: str) -> tuple[list[float], list[float]]:
+    found = [(row["step"], row[name]) for row in rows if name in row]
+    return [step for step, _ in found], [value for _, value in found]
+
+
+def _learning(rows: Sequence[Mapping[str, float]], summary: Mapping[str, Any]) -> list[Block]:
+    if not rows:
+        return []
+    loss = line_chart(
+        [
+            Series("training, one batch", *_column(rows, "loss"), style="faint"),
+            Series("validation, whole split", *_column(rows, "val_loss"), markers=True),
+        ],
+        title="Loss",
+        x_label="step",
+        y_label="nats a token",
+    )
+    rate = line_chart(
+        [Series("learning rate", *_column(rows, "lr"))], title="Learning rate", x_label="step", y_label="learning rate"
+    )
+    return [loss, rate]
+
+
+def _equilibrium(
+    rows: Sequence[Mapping[str, float]], analysis: Mapping[str, Any], summary: Mapping[str, Any]
+) -> list[Block]:
+    blocks: list[Block] = []
+    steps, residuals = _column(rows, "residual")
+    if steps:
+        blocks.append(
+            line_chart(
+                [Series("training residual", steps, residuals)],
+                title="Residual in training",
+                x_label="step",
+                y_label="relative residual",
+                log_y=True,
+                caption=f"Where training solves stop; {residuals[0]:.1e} at step {steps[0]:.0f}, before any learning.",
+            )
+        )
+    if "residuals" in analysis:
+        blocks.append(_residual_curves(analysis["residuals"]))
+    if "evaluations" in analysis:
+        blocks.append(
+            histogram(
+                {float(steps): number for steps, number in analysis["evaluations"].items()},
+                title="Evaluations a window",
+                x_label="evaluations of the cell",
+                y_label="validation windows",
+            )
+        )
+    counts = {
+        "training": summary.get("statuses"),
+        "backward": summary.get("backward_statuses"),
+        "validation": summary.get("evaluation_statuses"),
+    }
+    known = {name: count for name, count in counts.items() if count}
+    if known:
+        blocks.append(Statuses(known))
+    return blocks
+
+
+def _residual_curves(residuals: Mapping[str, Sequence[Sequence[float | None]]]) -> Figure:
+    """Draw each window's curve faintly and the median over windows of each solver."""
+    series = []
+    for name, curves in residuals.items():
+        numbers = list(range(1, max(map(len, curves), default=0) + 1))
+        if name != "Picard":
+            series += [Series("single windows", numbers, curve, style="faint") for curve in curves]
+        at_step = [[c for c in column if c is not None and math.isfinite(c)] for column in zip(*curves, strict=True)]
+        middle = [median(values) if values else None for values in at_step]
+        series.append(Series(f"{name}, median", numbers, middle))
+    return line_chart(
+        series,
+        title="Residual against evaluations",
+        x_label="evaluations of the cell",
+        y_label="relative residual",
+        log_y=True,
+        caption="Windows of the validation text, solved to the floor of the precision.",
+    )
+
+
+def _cost(analysis: Mapping[str, Any], summary: Mapping[str, Any]) -> list[Block]:
+    blocks: list[Block] = []
+    memory = analysis.get("memory")
+    if memory:
+        series = [Series(name, memory["depths"], memory[name], markers=True) for name in ("equilibrium", "unrolled")]
+        blocks.append(
+            line_chart(
+                series,
+                title="Held for the backward, one window",
+                x_label="effective depth (evaluations of the cell)",
+                y_label="bytes",
+                y_unit="bytes",
+                from_zero=True,
+            )
+        )
+    if summary:
+        names = {
+            "train_seconds": ("training steps, wall time", "seconds"),
+            "train_cpu_seconds": ("training steps, CPU time", "seconds"),
+            "activation_bytes": ("held for backward by a batch, up to the loss", "bytes"),
+            "block_activation_bytes": ("held by its hidden layers alone", "bytes"),
+            "mean_forward_evaluations": ("evaluations a solve, training", "number"),
+            "mean_backward_evaluations": ("evaluations a solve, backward", "number"),
+            "mean_evaluation_evaluations": ("evaluations a solve, validation", "number"),
+        }
+        from poise.report import format_value
+
+        cells = [
+            (label, format_value(summary[name], unit))  # type: ignore[arg-type]
+            for name, (label, unit) in names.items()
+            if name in summary
+        ]
+        blocks.append(Table(("cost", "value"), cells))
+    return blocks
+
+
+def _evaluation(evaluation: Mapping[str, Any]) -> list[Block]:
+    cells = [(name.replace("_", " "), value) for name, value in evaluation.items() if isinstance(value, int | float)]
+    if not cells:
+        return []
+    solver = evaluation.get("solver")
+    blocks: list[Block] = [Table(("measure", "value"), cells, "By the latest `poise evaluate`.")]
+    return [*blocks, Settings({"solver": solver})] if solver else blocks

@@ -1,0 +1,76 @@
+"""summary.json: one schema for every task.
+
+identity   task, recipe, seed, steps, parameters, versions (poise, python, torch, lightning), and what the task adds
+           (language: data, tokenizer, vocab_size, model)
+quality    the task's measures on its whole validation split, named `val_...` (language: val_loss in nats a token,
+           val_perplexity)
+cost       train_seconds, train_cpu_seconds: training steps alone, in the first process, over all resumptions;
+           mean_forward_evaluations, mean_backward_evaluations: evaluations of the cell a solve in training;
+           mean_evaluation_evaluations: the same in validation; activation_bytes: held for the backward by one training
+           batch, all up to the loss, parameters left out; block_activation_bytes: the same for the hidden layers alone
+health     statuses, evaluation_statuses, backward_statuses: samples by how their solves ended, in training, in
+           validation and in the backward. BUDGET is no failure where the budget is fixed (rtol null).
+
+All keys stand side by side; a network without an equilibrium has no evaluations (0) and no statuses ({}).
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import lightning
+import torch
+
+import poise
+from poise.report import format_value
+from poise.tasks.base import Task
+
+
+def summarise(task: Task, steps: int, quality: dict[str, float], activations: dict[str, int]) -> dict[str, Any]:
+    """Return the summary of a trained task."""
+    cost = task.cost
+    return {
+        "task": task.task_name,
+        "recipe": task.config.recipe,
+        "seed": task.config.seed,
+        **task.identity(),
+        "steps": steps,
+        "parameters": sum(weight.numel() for weight in task.model.parameters()),
+        "versions": {
+            "poise": poise.__version__,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "lightning": lightning.__version__,
+        },
+        **quality,
+        "train_seconds": round(cost.train_seconds, 3),
+        "train_cpu_seconds": round(cost.train_cpu_seconds, 3),
+        "mean_forward_evaluations": cost.forward.mean_evaluations,
+        "mean_backward_evaluations": cost.backward.mean_evaluations,
+        "mean_evaluation_evaluations": cost.evaluation.mean_evaluations,
+        **activations,
+        "statuses": cost.forward.statuses,
+        "evaluation_statuses": cost.evaluation.statuses,
+        "backward_statuses": cost.backward.statuses,
+    }
+
+
+def summary_table(summary: dict[str, Any], quality_names: Mapping[str, str]) -> str:
+    """Return the summary as a short table for people."""
+    rows = [(quality_names.get(name, name), f"{summary[name]:.4g}") for name in quality_names if name in summary]
+    rows += [
+        ("parameters", f"{summary['parameters']:,}"),
+        ("training", f"{summary['steps']:,} steps in {format_value(summary['train_seconds'], 'seconds')}"),
+        ("bytes held for backward", format_value(summary["activation_bytes"], "bytes")),
+    ]
+    if summary["mean_forward_evaluations"]:
+        forward, backward = summary["mean_forward_evaluations"], summary["mean_backward_evaluations"]
+        rows.append(("evaluations a solve", f"{forward:.1f} forward, {backward:.1f} backward"))
+        rows.append(("  in validation", f"{summary['mean_evaluation_evaluations']:.1f}"))
+    for label, name in (("statuses in training", "statuses"), ("  in validation", "evaluation_statuses")):
+        if summary[name]:
+            rows.append((label, ", ".join(f"{number:,} {status}" for status, number in summary[name].items())))
+    width = max(len(label) for label, _ in rows) + 2
+    return "\n".join(f"  {label:{width}}{value}" for label, value in rows)

@@ -1,0 +1,60 @@
+"""The recipes that ship with poise: complete, valid, and what the documentation says of them."""
+
+import pytest
+
+from poise.cli.table import TASKS, load
+from poise.configs.errors import ConfigError
+from poise.configs.fields import from_dict
+from poise.configs.language import LanguageConfig
+from poise.recipes import find_recipe, read_settings, recipes
+
+
+@pytest.mark.parametrize("recipe", recipes(), ids=lambda recipe: recipe.name)
+def test_a_recipe_fits_its_task_and_says_what_it_is(recipe):
+    from_dict(load(TASKS[recipe.task].config), recipe.settings())
+    assert recipe.text.startswith("# ") and len(recipe.summary) > 20
+    header = [line for line in recipe.text.splitlines() if line.startswith("#")]
+    assert any("Expect:" in line for line in header) and any("Cost:" in line for line in header)
+
+
+def test_the_default_is_the_demo():
+    assert from_dict(LanguageConfig, find_recipe("demo", "language").settings()) == LanguageConfig()
+
+
+def test_the_peers_differ_in_the_network_alone():
+    deq, explicit = (find_recipe(f"tinyshakespeare-{name}", "language").settings() for name in ("deq", "explicit"))
+    for part in ("data", "optimizer", "trainer", "seed"):
+        assert deq[part] == explicit[part]
+    assert explicit["model"]["kind"] == "explicit"
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "sentence"),
+    [
+        (
+            "tinyshakespear-deq",
+            "language",
+            "there is no recipe 'tinyshakespear-deq'; did you mean tinyshakespeare-deq?",
+        ),
+        ("demo", "classify", "recipe 'demo' is for the task language; run poise train language."),
+    ],
+)
+def test_a_recipe_that_is_not_there_is_refused(name, task, sentence):
+    with pytest.raises(ConfigError) as error:
+        find_recipe(name, task)
+    assert str(error.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("a: [", "at line"),
+        ("- 1", "not a table"),
+        ("", "not a table"),
+        ("task: classify", "is for the task 'classify'"),
+        ("!!python/object/apply:os.system ['true']", "cannot be read"),
+    ],
+)
+def test_a_file_of_settings_that_is_none_is_refused(text, part):
+    with pytest.raises(ConfigError, match=part):
+        read_settings(text, "file.yaml", "language")
