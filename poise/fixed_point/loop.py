@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from poise.fixed_point.packed import PackedCell
+from poise.fixed_point.residual import Measure, measure, norms
 from poise.fixed_point.solution import Solution, Status, Trace
 from poise.fixed_point.solvers.base import Solver
 from poise.fixed_point.tree import select_rows, where_rows
@@ -58,47 +59,6 @@ class Iterate:
             _trace=self.trace,
             _backward=[] if backward is None else backward,
         )
-
-
-@dataclass(frozen=True)
-class Measure:
-    """Norms and the test of one evaluation, each (rows, groups)."""
-
-    norm: Tensor  # |f(z) - z|
-    size: Tensor  # |f(z)|
-    residual: Tensor  # their ratio, the largest over the parts
-    passed: Tensor
-
-
-def measure(cell: PackedCell, solver: Solver, fz: Tensor, g: Tensor, valid: Tensor | None) -> Measure:
-    """Return the residual of each group, and whether it is within the tolerance."""
-    with torch.no_grad():
-        if valid is not None:
-            g, fz = g * valid, fz * valid
-        widths = cell.layout.widths
-        if len(widths) == 1:
-            return _measure_part(solver, fz, g)
-        parts = zip(g.split(widths, dim=2), fz.split(widths, dim=2), strict=True)
-        found = [_measure_part(solver, image, change) for change, image in parts]
-        return Measure(
-            norm=torch.stack([part.norm for part in found]).amax(dim=0),
-            size=torch.stack([part.size for part in found]).amax(dim=0),
-            residual=torch.stack([part.residual for part in found]).amax(dim=0),
-            passed=torch.stack([part.passed for part in found]).all(dim=0),
-        )
-
-
-def _measure_part(solver: Solver, fz: Tensor, g: Tensor) -> Measure:
-    norm, size = _norm(g, solver.scope), _norm(fz, solver.scope)
-    allowed = size * (solver.rtol or 0.0)
-    if solver.atol:
-        allowed = allowed.clamp_min(solver.atol)
-    return Measure(norm, size, norm / size.clamp_min(torch.finfo(size.dtype).tiny), norm <= allowed)
-
-
-def _norm(x: Tensor, scope: str) -> Tensor:
-    norm = torch.linalg.vector_norm(x, dim=-1)
-    return norm.square().cumsum(dim=1).sqrt() if scope == "prefix" else norm
 
 
 @dataclass(frozen=True)
@@ -213,7 +173,7 @@ class _Run:
     def _judge(self, step: int, found: Measure) -> Judgement:
         """Update what is held and what is best, and read off what the host must know."""
         if step == 1:
-            start = torch.maximum(_norm(self.z, self.solver.scope), found.size)
+            start = torch.maximum(norms(self.z, self.solver.scope), found.size)
             self.limit = DIVERGENCE * torch.where(start.isfinite(), start, 1.0)
         passed = found.passed
         if passed.shape[1] > 1:  # a position passes when every prefix up to it does
