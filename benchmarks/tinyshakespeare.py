@@ -22,7 +22,7 @@ RULE = (
 KEPT = (
     "recipe", "seed", "steps", "parameters", "versions", "val_loss", "train_seconds", "train_cpu_seconds",
     "activation_bytes", "block_activation_bytes", "mean_forward_evaluations", "mean_backward_evaluations",
-    "mean_evaluation_evaluations", "statuses", "evaluation_statuses",
+    "mean_validation_evaluations", "statuses", "validation_statuses",
 )  # fmt: skip
 
 

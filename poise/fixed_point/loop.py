@@ -22,8 +22,6 @@ from poise.fixed_point.tree import select_rows, where_rows
 
 # Rows leave the batch when more than this share of it has finished: selecting rows costs a copy of the history.
 IDLE_SHARE = 1 / 16
-# A residual that grows this much above the best since the last restart is answered by a restart.
-RESTART_GROWTH = 100.0
 # A state whose residual outgrows the size of the start this much has diverged.
 DIVERGENCE = 1e8
 # A sample has stalled when its residual is within this many units of rounding and has not improved for so many steps.
@@ -189,8 +187,8 @@ class _Run:
         self.best = torch.where(improved, found.residual, self.best)
         done = self.held.all(dim=1)
         restart = torch.zeros_like(bad)
-        if self.solver.restarts:
-            restart = (found.residual > RESTART_GROWTH * self.reference) & ~self.held
+        if self.solver.restart_growth < float("inf"):
+            restart = (found.residual > self.solver.restart_growth * self.reference) & ~self.held
             self.reference = torch.minimum(self.reference, found.residual)
         flags = torch.stack([done.sum(), (~(improved | before)).sum(), restart.sum(), bad.sum()])
         # The one wait for the host in a step: what it must know to choose the next shapes.

@@ -136,11 +136,13 @@ def _equilibrium(
     counts = {
         "training": summary.get("statuses"),
         "backward": summary.get("backward_statuses"),
-        "validation": summary.get("evaluation_statuses"),
+        "validation": summary.get("validation_statuses"),
     }
     known = {name: count for name, count in counts.items() if count}
     if known:
         blocks.append(Statuses(known))
+    if known and summary.get("fixed_budget"):
+        blocks.append("Training spends a fixed budget of evaluations and tests nothing: `BUDGET` is no failure there.")
     return blocks
 
 
@@ -187,7 +189,7 @@ def _cost(analysis: Mapping[str, Any], summary: Mapping[str, Any]) -> list[Block
             "block_activation_bytes": ("held by its hidden layers alone", "bytes"),
             "mean_forward_evaluations": ("evaluations a solve, training", "number"),
             "mean_backward_evaluations": ("evaluations a solve, backward", "number"),
-            "mean_evaluation_evaluations": ("evaluations a solve, validation", "number"),
+            "mean_validation_evaluations": ("evaluations a solve, validation", "number"),
         }
         from poise.report import format_value
 

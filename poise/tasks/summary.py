@@ -6,10 +6,11 @@ quality    the task's measures on its whole validation split, named `val_...` (l
            val_perplexity)
 cost       train_seconds, train_cpu_seconds: training steps alone, in the first process, over all resumptions;
            mean_forward_evaluations, mean_backward_evaluations: evaluations of the cell a solve in training;
-           mean_evaluation_evaluations: the same in validation; activation_bytes: held for the backward by one training
+           mean_validation_evaluations: the same in validation; activation_bytes: held for the backward by one training
            batch, all up to the loss, parameters left out; block_activation_bytes: the same for the hidden layers alone
-health     statuses, evaluation_statuses, backward_statuses: samples by how their solves ended, in training, in
-           validation and in the backward. BUDGET is no failure where the budget is fixed (rtol null).
+health     statuses, validation_statuses, backward_statuses: samples by how their solves ended, in training, in
+           validation and in the backward; fixed_budget: whether training spends its budget untested (rtol null), which
+           makes BUDGET no failure there
 
 All keys stand side by side; a network without an equilibrium has no evaluations (0) and no statuses ({}).
 """
@@ -26,6 +27,7 @@ import torch
 import poise
 from poise.report import format_value
 from poise.tasks.base import Task
+from poise.tasks.solving import equilibria
 
 
 def summarise(task: Task, steps: int, quality: dict[str, float], activations: dict[str, int]) -> dict[str, Any]:
@@ -49,10 +51,11 @@ def summarise(task: Task, steps: int, quality: dict[str, float], activations: di
         "train_cpu_seconds": round(cost.train_cpu_seconds, 3),
         "mean_forward_evaluations": cost.forward.mean_evaluations,
         "mean_backward_evaluations": cost.backward.mean_evaluations,
-        "mean_evaluation_evaluations": cost.evaluation.mean_evaluations,
+        "mean_validation_evaluations": cost.evaluation.mean_evaluations,
         **activations,
+        "fixed_budget": any(layer.solver.rtol is None for layer in equilibria(task.model)),
         "statuses": cost.forward.statuses,
-        "evaluation_statuses": cost.evaluation.statuses,
+        "validation_statuses": cost.evaluation.statuses,
         "backward_statuses": cost.backward.statuses,
     }
 
@@ -68,9 +71,11 @@ def summary_table(summary: dict[str, Any], quality_names: Mapping[str, str]) -> 
     if summary["mean_forward_evaluations"]:
         forward, backward = summary["mean_forward_evaluations"], summary["mean_backward_evaluations"]
         rows.append(("evaluations a solve", f"{forward:.1f} forward, {backward:.1f} backward"))
-        rows.append(("  in validation", f"{summary['mean_evaluation_evaluations']:.1f}"))
-    for label, name in (("statuses in training", "statuses"), ("  in validation", "evaluation_statuses")):
+        rows.append(("  in validation", f"{summary['mean_validation_evaluations']:.1f}"))
+    for label, name in (("statuses in training", "statuses"), ("  in validation", "validation_statuses")):
         if summary[name]:
-            rows.append((label, ", ".join(f"{number:,} {status}" for status, number in summary[name].items())))
+            counted = ", ".join(f"{number:,} {status}" for status, number in summary[name].items())
+            fixed = name == "statuses" and summary["fixed_budget"]
+            rows.append((label, f"{counted} (a fixed budget, as asked)" if fixed else counted))
     width = max(len(label) for label, _ in rows) + 2
     return "\n".join(f"  {label:{width}}{value}" for label, value in rows)

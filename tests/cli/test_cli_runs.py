@@ -35,7 +35,7 @@ def test_the_summary_has_every_key_of_the_schema(trained):
     assert summary["val_perplexity"] == pytest.approx(math.exp(summary["val_loss"]))
     assert summary["mean_forward_evaluations"] == 3.0 and summary["mean_backward_evaluations"] == 2.0
     assert summary["statuses"] == {"BUDGET": 12 * 4}  # steps times windows; the budget is fixed
-    assert set(summary["evaluation_statuses"]) == {"CONVERGED"}
+    assert set(summary["validation_statuses"]) == {"CONVERGED"}
     assert summary["activation_bytes"] > summary["block_activation_bytes"] > 0
     assert summary["train_seconds"] > 0 and summary["train_cpu_seconds"] > 0
     assert summary["versions"]["torch"] == torch.__version__

@@ -18,9 +18,9 @@ from poise.tasks.solving import CostRecord, SolveTotals, build_adjoint, build_so
         ),
         (
             SolverConfig(name="anderson", rtol=1e-3, atol=1e-9, history=4, form="type2", damping=0.9),
-            Anderson(rtol=1e-3, atol=1e-9, max_steps=60, history=4, form="type2", damping=0.9),
+            Anderson(rtol=1e-3, atol=1e-9, max_steps=100, history=4, form="type2", damping=0.9),
         ),
-        (SolverConfig(name="broyden", history=7, damping=0.5), Broyden(max_steps=60, history=7, step_length=0.5)),
+        (SolverConfig(name="broyden", history=7, damping=0.5), Broyden(max_steps=100, history=7, step_length=0.5)),
     ],
 )
 def test_a_solver_has_the_settings_given(config, solver):

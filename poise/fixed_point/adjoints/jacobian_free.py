@@ -27,4 +27,6 @@ class JacobianFree(Adjoint):
         def attach(cell: PackedCell, z: Tensor, fz: Tensor) -> Tensor:
             return cell(z.detach())
 
+        attachment.tally.solves += 1
+        attachment.tally.evaluations += 1
         return on_usable_rows(attachment, attach)

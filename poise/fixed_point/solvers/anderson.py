@@ -25,7 +25,9 @@ class Anderson(Solver):
     form: Literal["type1", "type2"] = "type1"
     damping: float = 1.0
 
-    restarts: ClassVar[bool] = True
+    # Measured: a trained language model has regions where extrapolation jumps and a limit of 100 never recovers; below
+    # 10 the passing growth on a non-normal cell costs it its history.
+    restart_growth: ClassVar[float] = 30.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

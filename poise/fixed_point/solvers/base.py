@@ -28,8 +28,9 @@ class Solver:
     max_steps: int = 100
     scope: Scope = "sample"
 
-    # Whether growth of the residual is answered by a restart from the best iterate with an empty memory.
-    restarts: ClassVar[bool] = False
+    # Growth of the residual above the best since the last restart that is answered by a restart from the best iterate
+    # with an empty memory; infinite for rules that remember nothing.
+    restart_growth: ClassVar[float] = float("inf")
 
     def __post_init__(self) -> None:
         name = type(self).__name__

@@ -39,7 +39,8 @@ class Broyden(Solver):
     step_length: float = 1.0
     line_search: bool = False
 
-    restarts: ClassVar[bool] = True
+    # Growth passes on non-normal cells, where each restart costs Broyden its history.
+    restart_growth: ClassVar[float] = 100.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
