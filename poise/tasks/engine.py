@@ -25,9 +25,16 @@ def build_trainer(
 ) -> L.Trainer:
     """Return the Trainer of a run; raise a ConfigError for a device or strategy that is not there."""
     devices, num_nodes = _devices(config)
-    try:
+    with refused_settings((MisconfigurationException, TypeError, ValueError)):
         return _trainer(config, devices, num_nodes, folder, loggers, callbacks)
-    except (MisconfigurationException, TypeError, ValueError) as error:
+
+
+@contextmanager
+def refused_settings(errors: tuple[type[Exception], ...] = (MisconfigurationException,)) -> Iterator[None]:
+    """Turn what Lightning raises of settings that cannot be had into a ConfigError."""
+    try:
+        yield
+    except errors as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ConfigError(f"the trainer settings cannot be had here: {reason}.") from error
 

@@ -21,7 +21,7 @@ from poise.configs.fields import to_dict
 from poise.report import write
 from poise.tasks.base import Task
 from poise.tasks.checkpoints import Checkpoints, newest_readable, step_of
-from poise.tasks.engine import build_trainer, quiet_engine
+from poise.tasks.engine import build_trainer, quiet_engine, refused_settings
 from poise.tasks.evaluation import measure
 from poise.tasks.metrics_file import MetricsFile
 from poise.tasks.process import rank, say
@@ -108,7 +108,7 @@ def _fit(task: Task, trainer: L.Trainer, saving: Checkpoints, checkpoint: Path |
     for logger in trainer.loggers:
         if isinstance(logger, MetricsFile):
             logger.begin(None if checkpoint is None else step_of(checkpoint))
-    with _saving_on_interrupt(saving, trainer.world_size):
+    with _saving_on_interrupt(saving, trainer.world_size), refused_settings():
         trainer.fit(task, ckpt_path=None if checkpoint is None else str(checkpoint))
 
 
