@@ -116,7 +116,7 @@ class _Run:
         device = z.device
         self.batch = batch
         self.index: Tensor | None = None  # which samples the rows are; None while all are here
-        self.started: list[tuple[Tensor | None, Tensor]] = []
+        self.residuals: list[tuple[Tensor | None, Tensor]] = []
         self.retired = torch.zeros(batch, dtype=torch.bool, device=device)  # rows finished and still in the batch
         self.idle = 0
         # How each group stands: passed, failed (with what), and held still because of either.
@@ -139,7 +139,7 @@ class _Run:
         z, solver = self.z, self.solver
         fz = self.cell(z)
         found = measure(self.cell, solver, fz, fz - z, self.valid)
-        self.started.append((self.index, found.residual[:, -1]))
+        self.residuals.append((self.index, found.residual[:, -1]))
         last = step == solver.max_steps
         with torch.no_grad():
             judged = self._judge(step, found)
@@ -227,7 +227,7 @@ class _Run:
             # A sample that failed returns its best iterate; grown residuals at the end of a budget are divergence.
             best = self.best[rows, 0]
             failed = (status != Status.CONVERGED) & best.isfinite()
-            first = self.started[0][1] if len(self.started) else residual
+            first = self.residuals[0][1]
             grown = (status == Status.BUDGET) & (residual > 1.0) & (residual > first[samples])
             status = status.masked_fill(grown, Status.DIVERGED)
             wide = failed.reshape(-1, 1, 1)
@@ -287,5 +287,5 @@ class _Run:
             count.evaluations,
             count.rows,
             self.solver.rtol,
-            Trace(self.batch, tuple(self.started)),
+            Trace(self.batch, tuple(self.residuals)),
         )

@@ -118,3 +118,24 @@ def test_positions_are_named_by_dimension():
     assert torch.equal(states[0][:, :, :6], states[1][:, :, :6])
     with pytest.raises(ValueError, match="prefix scope needs positions in dimension 3"):
         poise.fixed_point(f, torch.zeros_like(x), x, solver=Anderson(scope="prefix"), position_dim=3)
+
+
+def test_a_tuple_state_is_causal_too():
+    """Two parts of one length, as a gated convolution's (h, c), share their positions."""
+    weight = 0.3 * torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+
+    def f(z, x):
+        h, c = z
+        before = torch.nn.functional.pad(h, (0, 0, 1, 0))[:, :-1]
+        return torch.tanh(before @ weight + x) + 0.2 * c.repeat(1, 1, 2), 0.5 * c + 0.3 * h[..., :2]
+
+    x = torch.randn(2, 10, 4, generator=torch.Generator().manual_seed(1))
+    changed = x.clone()
+    changed[:, 6:] += 1
+    start = torch.zeros(2, 10, 4), torch.zeros(2, 10, 2)
+    solver = Anderson(scope="prefix", rtol=1e-3)
+    states = [poise.fixed_point(f, start, value, solver=solver).state for value in (x, changed)]
+    for before, after in zip(*states, strict=True):
+        assert torch.equal(before[:, :6], after[:, :6]) and not torch.equal(before[:, 6:], after[:, 6:])
+    with pytest.raises(ValueError, match=r"have \[9, 10\] positions"):
+        poise.fixed_point(f, (start[0], torch.zeros(2, 9, 2)), x, solver=solver)

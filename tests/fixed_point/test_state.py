@@ -1,0 +1,73 @@
+"""Packing a state and unpacking it again loses nothing."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import poise
+from poise import External, Picard, Unrolled
+from poise.fixed_point.state import Layout
+
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128]
+shapes = st.lists(st.integers(1, 4), min_size=1, max_size=3)
+
+
+@given(batch=st.integers(0, 3), parts=st.lists(st.tuples(shapes, st.sampled_from(DTYPES)), min_size=1, max_size=3))
+def test_unpack_undoes_pack(batch, parts):
+    state = tuple(torch.randn(batch, *shape).to(dtype) for shape, dtype in parts)
+    layout = Layout.of(state)
+    packed = layout.pack(state)
+    assert packed.shape[:2] == (batch, 1) and packed.dtype in (torch.float32, torch.float64)
+    for before, after in zip(state, layout.unpack(packed), strict=True):
+        assert torch.equal(before, after) and before.dtype == after.dtype
+
+
+@given(batch=st.integers(1, 3), length=st.integers(1, 4), inner=st.integers(1, 3), dim=st.integers(1, 2))
+def test_positions_become_groups(batch, length, inner, dim):
+    shape = [batch, inner, inner]
+    shape[dim] = length
+    state = torch.randn(shape)
+    layout = Layout.of(state, position_dim=dim)
+    packed = layout.pack(state)
+    assert packed.shape == (batch, length, inner)
+    for position in range(length):
+        assert torch.equal(packed[:, position], state.select(dim, position))
+    assert torch.equal(layout.unpack(packed), state)
+
+
+def test_one_tensor_is_a_view_and_strides_do_not_matter():
+    state = torch.randn(2, 3, 4)
+    assert Layout.of(state).pack(state).data_ptr() == state.data_ptr()
+    turned = state.transpose(1, 2)
+    layout = Layout.of(turned)
+    assert torch.equal(layout.unpack(layout.pack(turned)), turned)
+    wide = poise.fixed_point(lambda z, x: 0.5 * z + x, torch.zeros(2, 4, 3), turned)
+    assert torch.allclose(wide.state, 2 * turned, rtol=1e-3)
+
+
+def test_a_mask_covers_pairs_of_a_complex_state():
+    state = torch.zeros(2, 3, 2, dtype=torch.complex64)
+    valid = torch.tensor([[True, False, True], [True, True, False]])
+    packed = Layout.of(state).pack_mask(valid, 2)
+    assert packed.shape == (2, 1, 12) and packed.sum() == 4 * valid.sum()
+
+
+def test_parts_may_have_masks_of_their_own():
+    state = torch.zeros(2, 3), torch.zeros(2, 2)
+    masks = torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, dtype=torch.bool)
+    assert Layout.of(state).pack_mask(masks, 2).tolist() == [[[1, 1, 1, 0, 0]]] * 2
+
+
+def test_what_an_external_finder_does_cannot_be_recorded():
+    with pytest.raises(ValueError, match="cannot record what an external finder does; use Implicit"):
+        poise.fixed_point(
+            lambda z, x: 0.5 * z + x, torch.zeros(1, 2), torch.ones(1, 2), solver=External(lambda g, z: z),
+            adjoint=Unrolled(),
+        )  # fmt: skip
+
+
+def test_computed_parameters_are_refused():
+    weight = torch.eye(2, requires_grad=True) * 0.5
+    with pytest.raises(ValueError, match="name the tensors it was made from"):
+        poise.fixed_point(lambda z: z @ weight, torch.zeros(1, 2), solver=Picard(), parameters=[weight])
