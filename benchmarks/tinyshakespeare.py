@@ -12,6 +12,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from benchmarks.results import FOLDER, environment, markdown, write
 
 RULE = (
@@ -32,7 +34,9 @@ def read_run(folder: Path) -> dict[str, Any]:
     with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row.get("val_loss")]
     validations = [{name: float(row[name]) for name in ("step", "val_loss", "train_cpu_seconds")} for row in rows]
-    return {**{name: summary[name] for name in KEPT if name in summary}, "validations": validations}
+    trainer = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["trainer"]
+    kept = {name: summary[name] for name in KEPT if name in summary}
+    return {**kept, "threads": trainer["threads"], "validations": validations}
 
 
 def compare(deq: dict[str, Any], explicit: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +77,8 @@ def main() -> None:
     )
     parser.add_argument("--markdown", action="store_true", help="print the README's table and nothing else")
     options = parser.parse_args()
-    content = {"environment": environment(), **compare(read_run(options.deq), read_run(options.explicit))}
+    runs = read_run(options.deq), read_run(options.explicit)
+    content = {"environment": {**environment(), "threads": runs[0]["threads"]}, **compare(*runs)}
     write(options.json, content)
     print(table(content) if options.markdown else f"{RULE}\n\n{table(content)}")
 

@@ -88,6 +88,7 @@ def run_folder(path, losses, cpu_seconds):
         "activation_bytes": 25_000_000, "block_activation_bytes": 24_000_000, "data": str(path),
     }  # fmt: skip
     (path / "summary.json").write_text(json.dumps(summary))
+    (path / "config.yaml").write_text("trainer: {threads: 1}\n")
     return tinyshakespeare.read_run(path)
 
 
