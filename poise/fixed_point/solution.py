@@ -29,7 +29,7 @@ class Status(IntEnum):
 
 
 REMEDY = {
-    Status.BUDGET: "raise max_steps, loosen rtol, or make the cell contract (poise.nn has the means)",
+    Status.BUDGET: "raise max_steps, loosen rtol, or make the cell contract",
     Status.STALLED: "loosen rtol, or run the cell in a wider dtype",
     Status.DIVERGED: "make the cell contract: normalise it, shrink its initial weights, or regularise its Jacobian",
     Status.NONFINITE: "look for NaN or infinity in the inputs and the weights",
