@@ -109,8 +109,8 @@ class OptimizerConfig:
 class TrainerConfig:
     """The engine; names and meanings are those of Lightning's Trainer."""
 
-    max_steps: int = 2000
-    """optimizer steps of the whole run"""
+    max_steps: int = 1000
+    """optimizer steps of the whole run; 1,000 take about two minutes on two CPU cores (demo)"""
     accelerator: str = "auto"
     """cpu, gpu, mps, ...; auto takes what there is"""
     devices: int | str = "auto"
