@@ -15,10 +15,12 @@ from poise.fixed_point.tree import select_rows, tree_leaves
 
 # Kernels for other shapes round differently; what a cell couples by mistake is far above this many units of rounding.
 ROUNDING = 1000.0
+# Samples whose contexts are exchanged: one alone may be saturated.
+LOOKED_AT = 8
 
 
 def check_cell(cell: PackedCell, found: Iterate) -> None:
-    """Evaluate one solved sample alone and with another's context, and warn of a cell that breaks what a solve needs.
+    """Evaluate a solved sample alone, and a few with others' contexts; warn of a cell that breaks what a solve needs.
 
     Needs a context (else no sample can be evaluated alone) and at least two samples.
     """
@@ -27,13 +29,17 @@ def check_cell(cell: PackedCell, found: Iterate) -> None:
         return
     name = type(cell.f).__name__ if isinstance(cell.f, torch.nn.Module) else getattr(cell.f, "__name__", "cell")
     cell = PackedCell(cell.f, cell.layout, cell.context, True, Count(), list(cell.dtypes), cell.takes_context)
-    first, second = finite[:1], finite[1:2]
+    first = finite[:1]
     with torch.no_grad():
         try:
             alone = cell.select(first)(found.z[first])
             repeated = cell.select(first)(found.z[first])
         except Exception as error:
-            _warn(f"the cell {name} cannot be evaluated on one sample alone ({error}): it couples its samples")
+            reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+            _warn(
+                f"the cell {name} couples its samples: it cannot be evaluated on one alone ({reason}); use statistics "
+                "of one sample (LayerNorm, GroupNorm), not of the batch"
+            )
             return
         if _differ(cell, alone, repeated):
             _warn(
@@ -47,13 +53,17 @@ def check_cell(cell: PackedCell, found: Iterate) -> None:
                 f"{_gap(alone, found.fz[first]):.1e} from itself in the batch; use statistics of one sample "
                 "(LayerNorm, GroupNorm), not of the batch"
             )
-        elif _contexts_differ(cell, first, second):
-            swapped = cell.select(second)(found.z[first])
-            if torch.equal(swapped, alone):
-                _warn(
-                    f"the cell {name} ignores its context: another sample's context changes nothing; "
-                    "use what is passed as context, not what the cell closes over"
-                )
+            return
+    looked = finite[:LOOKED_AT]
+    others = looked.roll(1)
+    if _contexts_differ(cell, looked, others):
+        with torch.no_grad():
+            own, swapped = cell.select(looked)(found.z[looked]), cell.select(others)(found.z[looked])
+        if torch.equal(own, swapped):
+            _warn(
+                f"the cell {name} ignores its context at the {len(looked)} solutions looked at, where another sample's "
+                "changes nothing; use what is passed as context, not what the cell closes over"
+            )
 
 
 def _warn(message: str) -> None:

@@ -127,7 +127,8 @@ class _Run:
         infinite = torch.full((batch, groups), float("inf"), dtype=z.dtype, device=device)
         self.best, self.best_z, self.best_f = infinite, z, z
         self.reference, self.restarted = infinite, infinite  # the best since the last restart; the best at that time
-        self.waited = torch.zeros(batch, groups, dtype=torch.int64, device=device)
+        # Steps since the residual last fell by a tenth, and what it was then.
+        self.waited, self.mark = torch.zeros(batch, groups, dtype=torch.int64, device=device), infinite
         # Results by sample, filled as samples finish.
         self.out_z, self.out_f = torch.empty_like(z), torch.empty_like(z)
         self.status = torch.full((batch,), Status.BUDGET, dtype=torch.int8, device=device)
@@ -172,7 +173,8 @@ class _Run:
         """Update what is held and what is best, and read off what the host must know."""
         if step == 1:
             start = torch.maximum(norms(self.z, self.solver.scope), found.size)
-            self.limit = DIVERGENCE * torch.where(start.isfinite(), start, 1.0)
+            # At least that of a state of size one: a tiny start may grow to an ordinary answer.
+            self.limit = DIVERGENCE * torch.where(start.isfinite(), start.clamp_min(1.0), 1.0)
         passed = found.passed
         if passed.shape[1] > 1:  # a position passes when every prefix up to it does
             passed = passed.int().cummin(dim=1).values.bool()
@@ -203,7 +205,8 @@ class _Run:
 
     def _stalled(self, found: Measure) -> Tensor:
         """Return the groups that have reached the floor of the cell's precision and no longer improve."""
-        better = found.residual < 0.9 * self.best
+        better = found.residual < 0.9 * self.mark
+        self.mark = torch.where(better, found.residual, self.mark)
         self.waited = torch.where(better, 0, self.waited + 1)
         return (self.waited >= PATIENCE) & (self.best <= FLOOR * self.cell.epsilon)
 
@@ -267,11 +270,11 @@ class _Run:
         self.cell = self.cell.select(live)
         kept = (
             self.z, self.memory, self.valid, self.passed, self.failure, self.held, self.limit,
-            self.best, self.best_z, self.best_f, self.reference, self.restarted, self.waited, self.retired,
+            self.best, self.best_z, self.best_f, self.reference, self.restarted, self.waited, self.mark, self.retired,
         )  # fmt: skip
         (
             self.z, self.memory, self.valid, self.passed, self.failure, self.held, self.limit,
-            self.best, self.best_z, self.best_f, self.reference, self.restarted, self.waited, self.retired,
+            self.best, self.best_z, self.best_f, self.reference, self.restarted, self.waited, self.mark, self.retired,
         ) = select_rows(kept, live)  # fmt: skip
         self.idle = 0
 

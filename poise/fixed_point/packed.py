@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from poise.fixed_point.state import Layout
-from poise.fixed_point.tree import select_rows, tree_leaves
+from poise.fixed_point.tree import opaque_leaf, select_rows, tree_leaves
 
 
 @dataclass
@@ -100,6 +100,11 @@ def asks_for_context(f: Callable[..., Any]) -> bool:
 
 def check_context(context: Any, batch: int) -> None:
     """Refuse a context of which a tensor does not have the state's batch size in its leading dimension."""
+    opaque = opaque_leaf(context, "context")
+    if opaque is not None:
+        raise TypeError(
+            f"{opaque}, whose rows cannot be selected; pass tensors in tuples, lists, dicts or dataclasses."
+        )
     for path, leaf in tree_leaves(context):
         if leaf.dim() == 0 or leaf.shape[0] != batch:
             raise ValueError(

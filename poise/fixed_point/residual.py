@@ -13,7 +13,7 @@ from poise.fixed_point.solvers.base import Solver
 
 @dataclass(frozen=True)
 class Measure:
-    """Norms and the test of one evaluation, each (rows, groups)."""
+    """Norms (float64) and the test of one evaluation, each (rows, groups)."""
 
     norm: Tensor  # |f(z) - z|
     size: Tensor  # |f(z)|
@@ -44,10 +44,14 @@ def _measure_part(solver: Solver, fz: Tensor, g: Tensor) -> Measure:
     allowed = size * (solver.rtol or 0.0)
     if solver.atol:
         allowed = allowed.clamp_min(solver.atol)
-    return Measure(norm, size, norm / size.clamp_min(torch.finfo(size.dtype).tiny), norm <= allowed)
+    residual = (norm / size.clamp_min(torch.finfo(size.dtype).tiny)).to(g.dtype)
+    return Measure(norm, size, residual, (norm <= allowed) & norm.isfinite())
 
 
 def norms(x: Tensor, scope: str) -> Tensor:
-    """Return the Euclidean norm of each group, (rows, groups); under the prefix scope of everything up to it."""
-    norm = torch.linalg.vector_norm(x, dim=-1)
+    """Return the Euclidean norm of each group, (rows, groups) in float64; by prefix, of everything up to it.
+
+    Squares of float32 numbers under- and overflow long before the numbers do.
+    """
+    norm = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)
     return norm.square().cumsum(dim=1).sqrt() if scope == "prefix" else norm

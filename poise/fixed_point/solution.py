@@ -25,7 +25,7 @@ class Status(IntEnum):
     DIVERGED = 3
     """The residual grew: the cell is no contraction here."""
     NONFINITE = 4
-    """The cell returned NaN or infinity; the state is the last finite one."""
+    """The cell returned NaN or infinity; the state is the last finite one (NaN where the budget is fixed)."""
 
 
 REMEDY = {

@@ -44,13 +44,15 @@ def fixed_point(
     (or one for each part); entries outside are left out of residuals and mixing. `position_dim`: the dimension of
     positions under scope="prefix". `on_failure`: what happens when a solve misses its tolerance, forward or backward:
     a ConvergenceWarning, a ConvergenceError, or nothing. `check`: look once whether `f` couples samples, is
-    deterministic and uses its context, and warn with a CellWarning if not (three evaluations of one sample; default:
+    deterministic and uses its context, and warn with a CellWarning if not (a few evaluations of few samples; default:
     the first solve that `counters` counts).
 
     Raises ValueError or TypeError for a state, context or cell output of the wrong shape or dtype.
     """
     if on_failure not in ("raise", "warn", "ignore"):
         raise ValueError(f"on_failure={on_failure!r} is unknown; pass 'raise', 'warn' or 'ignore'.")
+    require("solver", solver, Solver, "Anderson(rtol=1e-4)")
+    require("adjoint", adjoint, Adjoint, "Implicit()")
     counters = Counters.single() if counters is None else counters
     layout = Layout.of(z0, position_dim if solver.scope == "prefix" else None)
     z = layout.pack(z0)
@@ -97,6 +99,12 @@ def find_root(g: Callable[..., Any], z0: Any, context: Any = None, **options: An
         return value  # of another structure: refused by name where it is checked
 
     return fixed_point(f, z0, context, **options)
+
+
+def require(name: str, value: Any, kind: type, example: str) -> None:
+    """Refuse an option that is no value of its kind, such as a name or a class."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}={value!r} is no {kind.__name__}; pass a value such as {example}.")
 
 
 def _checkpointed(f: Callable[..., Any]) -> Callable[..., Any]:

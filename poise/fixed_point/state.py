@@ -62,6 +62,8 @@ class Layout:
             if len(sizes) > 1:
                 raise ValueError(f"the parts of a state have {sizes} positions; the prefix scope needs one number.")
             groups = sizes[0]
+            if groups == 0:
+                raise ValueError("the prefix scope needs at least one position, but z0 has none; pass longer states.")
         widths = tuple(math.prod(part.shape[1:]) * (2 if part.is_complex() else 1) // max(groups, 1) for part in parts)
         return Layout(
             shapes=tuple(part.shape[1:] for part in parts),
@@ -111,6 +113,10 @@ class Layout:
     def pack_mask(self, valid: Any, batch: int) -> Tensor:
         """Return a mask of valid entries, one of (batch, positions, ...) for each part, as numbers 0 and 1 packed."""
         masks = valid if isinstance(valid, tuple) else (valid,) * len(self.shapes)
+        if len(masks) != len(self.shapes) or not all(isinstance(mask, Tensor) for mask in masks):
+            raise TypeError(
+                f"valid is one mask or {len(self.shapes)} of them, tensors of bools, not {valid!r}; pass that."
+            )
         packed = []
         for mask, shape, dtype, width in zip(masks, self.shapes, self.dtypes, self.widths, strict=True):
             full = (batch, *shape)

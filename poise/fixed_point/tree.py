@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,8 +23,10 @@ def tree_map(transform: Callable[[Tensor], Any], tree: Any) -> Any:
     if isinstance(tree, dict):
         return {key: tree_map(transform, child) for key, child in tree.items()}
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        fields = {field.name: tree_map(transform, getattr(tree, field.name)) for field in dataclasses.fields(tree)}
-        return dataclasses.replace(tree, **fields)
+        twin = copy.copy(tree)
+        for field in dataclasses.fields(tree):  # past frozen and init=False
+            object.__setattr__(twin, field.name, tree_map(transform, getattr(tree, field.name)))
+        return twin
     return tree
 
 
@@ -40,6 +43,22 @@ def tree_leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
     elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         for field in dataclasses.fields(tree):
             yield from tree_leaves(getattr(tree, field.name), f"{path}.{field.name}")
+
+
+def opaque_leaf(tree: Any, path: str = "") -> str | None:
+    """Return the first part of a tree whose tensors these functions would not find, as `path is a Type`, or None."""
+    if tree is None or isinstance(tree, Tensor | str | bytes | bool | int | float | complex):
+        return None
+    children: list[tuple[str, Any]]
+    if isinstance(tree, list | tuple):
+        children = [(f"{path}[{position}]", child) for position, child in enumerate(tree)]
+    elif isinstance(tree, dict):
+        children = [(f"{path}[{key!r}]", child) for key, child in tree.items()]
+    elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        children = [(f"{path}.{field.name}", getattr(tree, field.name)) for field in dataclasses.fields(tree)]
+    else:
+        return f"{path} is a {type(tree).__name__}"
+    return next((found for name, child in children if (found := opaque_leaf(child, name))), None)
 
 
 def tree_replace(tree: Any, tensors: Iterator[Tensor]) -> Any:

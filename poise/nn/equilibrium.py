@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from poise.fixed_point.adjoints import Adjoint, Implicit
 from poise.fixed_point.solution import OnFailure, Solution
-from poise.fixed_point.solve import fixed_point
+from poise.fixed_point.solve import fixed_point, require
 from poise.fixed_point.solvers import Anderson, Solver
 from poise.fixed_point.tally import Counters
 
@@ -41,12 +41,10 @@ class Equilibrium(nn.Module):
         on_failure: OnFailure = "warn",
     ) -> None:
         super().__init__()
-        for name, value, kind, example in (
-            ("solver", solver, Solver, "Anderson(rtol=1e-4)"),
-            ("adjoint", adjoint, Adjoint, "Implicit()"),
-        ):
-            if not isinstance(value, kind):
-                raise TypeError(f"{name}={value!r} is no {kind.__name__}; pass a value such as {example}.")
+        require("solver", solver, Solver, "Anderson(rtol=1e-4)")
+        require("adjoint", adjoint, Adjoint, "Implicit()")
+        if eval_solver is not None:
+            require("eval_solver", eval_solver, Solver, "Anderson(rtol=1e-4)")
         self.cell = cell
         self.solver = solver
         self.adjoint = adjoint

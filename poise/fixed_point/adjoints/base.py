@@ -64,7 +64,8 @@ def on_usable_rows(attachment: Attachment, attach: Callable[[PackedCell, Tensor,
     if rows is None:
         attached = attach(cell, found.z, found.fz)
     elif rows.numel() == 0:
-        attached = found.fz
+        # Nothing can be differentiated, but a backward through it must not fail: the failure has been told of.
+        attached = found.fz.detach().requires_grad_(torch.is_grad_enabled())
     else:
         part = attach(cell.select(rows), found.z[rows], found.fz[rows])
         attached = torch.index_copy(found.fz, 0, rows, part)

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from poise.fixed_point.adjoints.base import Adjoint, Attachment, detached_state, on_usable_rows
 from poise.fixed_point.linear import GMRES, LinearSolver, as_linear
 from poise.fixed_point.packed import PackedCell
-from poise.fixed_point.solvers.base import Solver
+from poise.fixed_point.solvers import External, Solver
 from poise.fixed_point.tree import tree_leaves, tree_replace
 
 Product = Callable[[Tensor], Tensor]
@@ -34,7 +34,7 @@ class Implicit(Adjoint):
     solver: Solver | LinearSolver = GMRES()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.solver, Solver | LinearSolver):
+        if isinstance(self.solver, type | External) or not isinstance(self.solver, Solver | LinearSolver):
             raise TypeError(
                 f"Implicit(solver={self.solver!r}) cannot solve the backward; pass GMRES(), Neumann() or a solver."
             )
@@ -48,14 +48,16 @@ class Implicit(Adjoint):
         def attach(cell: PackedCell, z: Tensor, fz: Tensor) -> Tensor:
             leaves = [leaf for _, leaf in tree_leaves(cell.context)]
             named = [leaf for leaf in leaves if leaf.requires_grad]
+            # Each tensor once, however often it is named: its gradient would be returned as often.
+            known = list({id(leaf): leaf for leaf in (*named, *attachment.parameters)}.values())
+            place = {id(leaf): number for number, leaf in enumerate(known)}
 
-            def evaluate(z: Tensor, known: Sequence[Tensor]) -> Tensor:
+            def evaluate(z: Tensor, given: Sequence[Tensor]) -> Tensor:
                 # The context's tensors are put in by place; the parameters are used by the cell itself.
-                given = iter(known)
-                context = [next(given) if leaf.requires_grad else leaf for leaf in leaves]
+                context = [given[place[id(leaf)]] if leaf.requires_grad else leaf for leaf in leaves]
                 return replace(cell, context=tree_replace(cell.context, iter(context)))(z)
 
-            return _attach(self.solver, attachment, evaluate, z, fz, [*named, *attachment.parameters])
+            return _attach(self.solver, attachment, evaluate, z, fz, known)
 
         return on_usable_rows(attachment, attach)
 
@@ -102,6 +104,8 @@ def _attach(
     """Return `fz`, the fixed point of `evaluate(., known)` near `z`, with the implicit gradient."""
     start = z.detach().requires_grad_()
     image = evaluate(start, known)
+    if not image.requires_grad:
+        return fz.detach()  # a constant map
     image_edge, start_edge = get_gradient_edge(image), get_gradient_edge(start)
     if not any(leaf.requires_grad for leaf in known) and not unnamed_leaves(image_edge, [start]):
         return fz.detach()  # nothing asks for a gradient
@@ -204,6 +208,12 @@ def _recorded_gradients(scene: _Scene, state: Tensor, known: list[Tensor], grad:
     with scene.casts.restored(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
         image = scene.evaluate(gated_state, gated)
         ends = get_gradient_edge(image), get_gradient_edge(gated_state)
+        computed = [leaf for leaf in known if not leaf.is_leaf and leaf.requires_grad]
+        if reaches(ends[0], [gated_state, *gated], computed):
+            raise RuntimeError(
+                "a second derivative was asked for, but the cell also closes over a tensor that its context holds; "
+                "let it use what is passed as context only."
+            )
         u = _solve(scene, lambda v: _product(*ends, v), grad)
         u = _attach(scene.solver, scene.attachment, affine, u, u, [grad, state, *known])
         wanted = [place for place, leaf in enumerate(gated) if leaf.requires_grad]
@@ -222,14 +232,31 @@ def _recorded_gradients(scene: _Scene, state: Tensor, known: list[Tensor], grad:
 
 def unnamed_leaves(end: GradientEdge, known: Sequence[Tensor | GradientEdge]) -> int:
     """Return how many leaf tensors a graph reaches other than through the known ones."""
-    edges = [edge if isinstance(edge, GradientEdge) else get_gradient_edge(edge) for edge in known]
+    nodes = walk(end, known)
+    # The detached start of an equilibrium inside the cell is a leaf of the graph, but no input.
+    starts = {node.scene.start.node for node in nodes if isinstance(getattr(node, "scene", None), _Scene)}
+    return sum(hasattr(node, "variable") and node not in starts for node in nodes)
+
+
+def reaches(end: GradientEdge, known: Sequence[Tensor | GradientEdge], targets: Sequence[Tensor]) -> bool:
+    """Return whether a graph reaches one of the targets other than through the known tensors."""
+    sought = {get_gradient_edge(target).node for target in targets}
+    return bool(sought) and any(node in sought for node in walk(end, known))
+
+
+def walk(end: GradientEdge, known: Sequence[Tensor | GradientEdge]) -> list[Any]:
+    """Return the nodes of a graph from its end, not going on at the known tensors."""
+    edges = [
+        edge if isinstance(edge, GradientEdge) else get_gradient_edge(edge)
+        for edge in known
+        if isinstance(edge, GradientEdge) or edge.requires_grad
+    ]
     seen = {edge.node for edge in edges}
-    found, ahead = 0, [end.node]
+    found, ahead = [], [end.node]
     while ahead:
         node = ahead.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        found += hasattr(node, "variable")
-        ahead.extend(following for following, _ in node.next_functions if following is not None)
+        if node not in seen:
+            seen.add(node)
+            found.append(node)
+            ahead.extend(following for following, _ in node.next_functions if following is not None)
     return found

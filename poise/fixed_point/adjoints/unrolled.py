@@ -14,7 +14,8 @@ from poise.fixed_point.adjoints.base import Adjoint, Attachment, detached_state
 class Unrolled(Adjoint):
     """Record every evaluation of the solve and differentiate through them: exact for the budget, memory grows with it.
 
-    `checkpoint`: keep only the states and evaluate again in the backward (Chen et al. 2016).
+    `checkpoint`: keep only the states and evaluate again in the backward (Chen et al. 2016). What was evaluated is
+    differentiated, so a sample that turns NaN spoils the parameters' gradient here.
     """
 
     checkpoint: bool = False

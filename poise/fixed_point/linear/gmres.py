@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -38,10 +38,14 @@ class GMRES:
 
     def solve(self, product: Product, b: Tensor) -> Iterate:
         """Return the solution of u - J^T u = b, (batch, features), as `fz`."""
-        run = _Run(self, product, b)
+        # Rows are solved at size one, since squares of very small and very large float32 numbers leave its range.
+        scale = b.abs().amax(dim=1, keepdim=True) if b.numel() else b[:, :1].abs()
+        scale = torch.where((scale > 0) & scale.isfinite(), scale, 1.0)
+        run = _Run(self, product, b / scale)
         while run.products < self.max_steps and run.unfinished():
             run.cycle(min(self.restart, self.max_steps - run.products))
-        return run.finish()
+        found = run.finish()
+        return replace(found, z=found.z * scale, fz=found.fz * scale)
 
 
 class _Basis:
