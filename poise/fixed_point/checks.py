@@ -19,6 +19,7 @@ ROUNDING = 1000.0
 LOOKED_AT = 8
 
 
+@torch.no_grad()
 def check_cell(cell: PackedCell, found: Iterate) -> None:
     """Evaluate a solved sample alone, and a few with others' contexts; warn of a cell that breaks what a solve needs.
 
@@ -30,35 +31,34 @@ def check_cell(cell: PackedCell, found: Iterate) -> None:
     name = type(cell.f).__name__ if isinstance(cell.f, torch.nn.Module) else getattr(cell.f, "__name__", "cell")
     cell = PackedCell(cell.f, cell.layout, cell.context, True, Count(), list(cell.dtypes), cell.takes_context)
     first = finite[:1]
-    with torch.no_grad():
-        try:
-            alone = cell.select(first)(found.z[first])
-            repeated = cell.select(first)(found.z[first])
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
-            _warn(
-                f"the cell {name} couples its samples: it cannot be evaluated on one alone ({reason}); use statistics "
-                "of one sample (LayerNorm, GroupNorm), not of the batch"
-            )
-            return
-        if _differ(cell, alone, repeated):
-            _warn(
-                f"the cell {name} is not deterministic: two evaluations of one state differ by "
-                f"{_gap(alone, repeated):.1e}; draw noise and dropout masks once a solve, in inject, and pass them on "
-                "in the context"
-            )
-        elif _differ(cell, alone, found.fz[first]):
-            _warn(
-                f"the cell {name} couples its samples: one evaluated alone differs by "
-                f"{_gap(alone, found.fz[first]):.1e} from itself in the batch; use statistics of one sample "
-                "(LayerNorm, GroupNorm), not of the batch"
-            )
-            return
+    try:
+        alone = cell.select(first)(found.z[first])
+        repeated = cell.select(first)(found.z[first])
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+        _warn(
+            f"the cell {name} couples its samples: it cannot be evaluated on one alone ({reason}); use statistics "
+            "of one sample (LayerNorm, GroupNorm), not of the batch"
+        )
+        return
+    if _differ(cell, alone, repeated):
+        _warn(
+            f"the cell {name} is not deterministic: two evaluations of one state differ by "
+            f"{_gap(alone, repeated):.1e}; draw noise and dropout masks once a solve, in inject, and pass them on "
+            "in the context"
+        )
+        return
+    if _differ(cell, alone, found.fz[first]):
+        _warn(
+            f"the cell {name} couples its samples: one evaluated alone differs by "
+            f"{_gap(alone, found.fz[first]):.1e} from itself in the batch; use statistics of one sample "
+            "(LayerNorm, GroupNorm), not of the batch"
+        )
+        return
     looked = finite[:LOOKED_AT]
     others = looked.roll(1)
     if _contexts_differ(cell, looked, others):
-        with torch.no_grad():
-            own, swapped = cell.select(looked)(found.z[looked]), cell.select(others)(found.z[looked])
+        own, swapped = cell.select(looked)(found.z[looked]), cell.select(others)(found.z[looked])
         if torch.equal(own, swapped):
             _warn(
                 f"the cell {name} ignores its context at the {len(looked)} solutions looked at, where another sample's "
