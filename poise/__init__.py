@@ -31,36 +31,6 @@ if TYPE_CHECKING:
     from poise.fixed_point.solve import fixed_point
     from poise.nn import Equilibrium
 
-# Public names and the module each comes from, imported when first asked for: the command line answers without torch.
-_HOME = {
-    **dict.fromkeys(
-        [
-            "Adjoint",
-            "Anderson",
-            "Broyden",
-            "CellWarning",
-            "ConvergenceError",
-            "ConvergenceWarning",
-            "External",
-            "GMRES",
-            "Implicit",
-            "JacobianFree",
-            "LinearSolver",
-            "Neumann",
-            "Phantom",
-            "Picard",
-            "Solution",
-            "Solver",
-            "Status",
-            "Unrolled",
-            "find_root",
-        ],
-        "poise.fixed_point",
-    ),
-    "Equilibrium": "poise.nn",
-}
-_ROOMS = ("data", "fixed_point", "models", "nn")
-
 __all__ = [
     "GMRES",
     "Adjoint",
@@ -89,11 +59,15 @@ __all__ = [
 ]
 
 
+_ROOMS = ("data", "fixed_point", "models", "nn")
+
+
+# Names are imported when first asked for, so that the command line answers without torch.
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return import_module(f"poise.{name}")
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+    if name in __all__:
+        return getattr(import_module("poise.nn" if name == "Equilibrium" else "poise.fixed_point"), name)
     raise AttributeError(f"module 'poise' has no attribute {name!r}")
 
 
