@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -28,15 +29,15 @@ class Attachment:
 
 
 @dataclass(frozen=True)
-class Adjoint:
+class Adjoint(ABC):
     """How gradients pass through a fixed point."""
 
     # Whether the solve itself is recorded, instead of what `attach` adds after it.
     records_solve: ClassVar[bool] = False
 
+    @abstractmethod
     def attach(self, attachment: Attachment) -> Any:
         """Return the state, attached to the graph where gradients are wanted."""
-        raise NotImplementedError
 
 
 def detached_state(attachment: Attachment) -> Any:

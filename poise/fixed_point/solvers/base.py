@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +14,7 @@ Scope = Literal["sample", "prefix"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Solver:
+class Solver(ABC):
     """A rule for the next iterate with the options of the loop that runs it.
 
     `rtol`: converged when |f(z) - z| <= rtol |f(z)|, Euclidean, the largest over the parts of a tuple state; None is a
@@ -47,12 +48,12 @@ class Solver:
         if self.scope not in ("sample", "prefix"):
             raise ValueError(f"{name}(scope={self.scope!r}) is unknown; pass 'sample' or 'prefix'.")
 
+    @abstractmethod
     def init(self, z: Tensor) -> Any:
         """Return the memory for iterates like `z`: a tree of tensors with leading dimensions (batch, groups)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(
         self, z: Tensor, fz: Tensor, memory: Any, f: PackedCell, valid: Tensor | None = None
     ) -> tuple[Tensor, Any]:
         """Return the next iterate and the memory, given the iterate, the cell's output there and a mask of entries."""
-        raise NotImplementedError
