@@ -8,17 +8,19 @@ nothing after it moves it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from poise.fixed_point.best import Best
 from poise.fixed_point.packed import PackedCell
-from poise.fixed_point.residual import Measure, measure, norms
+from poise.fixed_point.residual import Measure, measure, norms, summable, threshold
 from poise.fixed_point.solution import Solution, Status, Trace
 from poise.fixed_point.solvers.base import Solver
-from poise.fixed_point.tree import select_rows, where_rows
+from poise.fixed_point.tree import scatter_rows, select_rows
 
 # Rows leave the batch when more than this share of it has finished: selecting rows costs a copy of the history.
 IDLE_SHARE = 1 / 16
@@ -27,6 +29,13 @@ DIVERGENCE = 1e8
 # A sample has stalled when its residual is within this many units of rounding and has not improved for so many steps.
 FLOOR = 8.0
 PATIENCE = 10
+# A group that restarts without having gained anything takes so many plain steps of this damping first, and twice as
+# many the next time: where extrapolation jumps, damped iteration may still walk.
+PLAIN_STEPS = 8
+PLAIN_DAMPING = 0.7
+
+# What sees every evaluation: its number, the samples (None: all), iterate, image and residual of the live rows.
+Observer = Callable[[int, Tensor | None, Tensor, Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,7 @@ class Iterate:
     rows: int
     rtol: float | None
     trace: Trace = field(repr=False)
+    memory: Any = field(default=None, repr=False)  # the rule's, of every sample at its end, where it was asked for
 
     def solution(self, state: Any, backward: list[Solution] | None = None) -> Solution:
         """Return the record as a Solution with this state."""
@@ -59,59 +69,90 @@ class Iterate:
         )
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """What one evaluation means for the batch: masks, and the counts that the host has read."""
-
-    done: Tensor  # (rows,) every group is held
-    improved: Tensor  # (rows, groups) the residual is the best so far
-    restart: Tensor  # (rows, groups) the memory begins anew
-    finished: int
-    unimproved: bool
-    restarting: bool
-
-
 def iterate(
-    cell: PackedCell, z: Tensor, solver: Solver, *, valid: Tensor | None = None, compact: bool | None = None
+    cell: PackedCell,
+    z: Tensor,
+    solver: Solver,
+    *,
+    valid: Tensor | None = None,
+    compact: bool | None = None,
+    observer: Observer | None = None,
+    keep_memory: bool = False,
 ) -> Iterate:
     """Run a solver from `z` (batch, groups, features) until every sample is finished or the budget is spent."""
+    if cell.casts is not None:  # the cell evaluates under the caller's autocast; the rule's own products stay wide
+        with torch.autocast(z.device.type, enabled=False):
+            return _iterate(cell, z, solver, valid, compact, observer, keep_memory)
+    return _iterate(cell, z, solver, valid, compact, observer, keep_memory)
+
+
+def _iterate(
+    cell: PackedCell,
+    z: Tensor,
+    solver: Solver,
+    valid: Tensor | None,
+    compact: bool | None,
+    observer: Observer | None,
+    keep_memory: bool,
+) -> Iterate:
     if solver.rtol is None:
-        return _fixed_budget(cell, z, solver, valid)
+        return _fixed_budget(cell, z, solver, valid, observer, keep_memory)
     # Shapes decide which kernels run, and so the last bit: where no later position may move an earlier one at all,
     # finished samples are frozen but stay in the batch.
     if compact is None:
         compact = cell.selectable and solver.scope == "sample"
-    run = _Run(cell, z, solver, valid, compact)
-    for step in range(1, solver.max_steps + 1):
+    run = _Run(cell, z, solver, valid, compact, observer, keep_memory)
+    for step in range(1, solver.max_steps + 1 if len(z) else 1):
         if run.advance(step):
             break
     return run.finish()
 
 
-def _fixed_budget(cell: PackedCell, z: Tensor, solver: Solver, valid: Tensor | None) -> Iterate:
+def _fixed_budget(
+    cell: PackedCell,
+    z: Tensor,
+    solver: Solver,
+    valid: Tensor | None,
+    observer: Observer | None,
+    keep_memory: bool,
+) -> Iterate:
     """Spend the budget without a test: nothing is held, nothing is read by the host."""
     memory = solver.init(z)
-    fz = cell(z)
-    for _ in range(solver.max_steps - 1):
-        z, memory = solver.step(z, fz, memory, cell, valid)
+    for step in range(1, solver.max_steps + 1):
         fz = cell(z)
-    found = measure(cell, solver, fz, fz - z, valid)
-    residual = found.residual[:, -1]
+        if observer is not None:
+            observer(step, None, z, fz, measure(cell, solver, fz, fz - z, valid, torch.float64).residual[:, -1])
+        if step < solver.max_steps:
+            z, memory = solver.step(z, fz, memory, cell, valid)
+    found = measure(cell, solver, fz, fz - z, valid, torch.float64)
+    residual = found.residual[:, -1].to(z.dtype)
     status = torch.full(residual.shape, Status.BUDGET, dtype=torch.int8, device=z.device)
     status = status.masked_fill(found.norm[:, -1] == 0, Status.CONVERGED)
     status = status.masked_fill(~found.norm[:, -1].isfinite(), Status.NONFINITE)
     steps = torch.full(residual.shape, solver.max_steps, dtype=torch.int64, device=z.device)
     count = cell.count
     trace = Trace(z.shape[0], ((None, residual),))
-    return Iterate(z, fz, status, steps, residual, count.evaluations, count.rows, None, trace)
+    kept = memory if keep_memory else None
+    return Iterate(z, fz, status, steps, residual, count.evaluations, count.rows, None, trace, kept)
 
 
 class _Run:
     """The live rows of one solve."""
 
-    def __init__(self, cell: PackedCell, z: Tensor, solver: Solver, valid: Tensor | None, compact: bool) -> None:
+    def __init__(
+        self,
+        cell: PackedCell,
+        z: Tensor,
+        solver: Solver,
+        valid: Tensor | None,
+        compact: bool,
+        observer: Observer | None,
+        keep_memory: bool,
+    ) -> None:
         self.cell, self.z, self.solver, self.valid, self.compact = cell, z, solver, valid, compact
+        self.observer = observer
         self.memory = solver.init(z)
+        self.out_memory = self.memory if keep_memory else None
         batch, groups, _ = z.shape
         device = z.device
         self.batch = batch
@@ -124,11 +165,19 @@ class _Run:
         self.failure = torch.full((batch, groups), Status.BUDGET, dtype=torch.int8, device=device)
         self.held = self.passed
         self.limit = torch.empty(0)  # of |f(z) - z|, above which a group has diverged
-        infinite = torch.full((batch, groups), float("inf"), dtype=z.dtype, device=device)
-        self.best, self.best_z, self.best_f = infinite, z, z
-        self.reference, self.restarted = infinite, infinite  # the best since the last restart; the best at that time
+        self.best = Best(z)
+        # The best since the last restart, the best at that time, plain steps still to take, and how many the next
+        # restart brings that has gained nothing.
+        self.reference = self.restarted = self.best.residual
+        self.plain = torch.zeros(batch, groups, dtype=torch.int64, device=device)
+        self.plain_next = self.plain + PLAIN_STEPS
         # Steps since the residual last fell by a tenth, and what it was then.
-        self.waited, self.mark = torch.zeros(batch, groups, dtype=torch.int64, device=device), infinite
+        self.waited, self.mark = self.plain, self.best.residual
+        # What the host knows, so that an uneventful step takes few small operations.
+        self.holding = self.restarts = False
+        self.norm_dtype: torch.dtype | None = torch.float64
+        self.sizes = summable(z.dtype)
+        self.quiet_above, self.quiet_below = float("inf"), 0.0  # of the excess, of |f(z) - z|
         # Results by sample, filled as samples finish.
         self.out_z, self.out_f = torch.empty_like(z), torch.empty_like(z)
         self.status = torch.full((batch,), Status.BUDGET, dtype=torch.int8, device=device)
@@ -139,84 +188,115 @@ class _Run:
         """Evaluate the live rows once; return True when every sample is finished."""
         z, solver = self.z, self.solver
         fz = self.cell(z)
-        found = measure(self.cell, solver, fz, fz - z, self.valid)
-        self.residuals.append((self.index, found.residual[:, -1]))
         last = step == solver.max_steps
-        with torch.no_grad():
-            judged = self._judge(step, found)
-        if judged.unimproved:
-            wide = judged.improved.unsqueeze(-1)
-            self.best_z, self.best_f = torch.where(wide, z, self.best_z), torch.where(wide, fz, self.best_f)
-        else:  # where every live row improved, the iterate itself is the best; finished rows have been stored already
-            self.best_z, self.best_f = z, fz
-        finished = judged.finished
+        found, quiet, all_improved = self._measure(step, z, fz)
+        finished, restart = self.idle, None
+        if not quiet:
+            with torch.no_grad():
+                finished, restart = self._judge(found)
+        if all_improved:
+            self.best.improve(found.residual, z, fz)
+        else:
+            self.best.update(found.residual, z, fz)
+        if self.observer is not None:
+            self.observer(step, self.index, z, fz, found.residual[:, -1])
         if finished > self.idle or last:
-            self._retire(step, judged.done, z, fz, found, last)
+            self._retire(step, z, fz, found, last)
             self.idle = finished
         if last or finished == z.shape[0]:
             return True
         following, self.memory = solver.step(z, fz, self.memory, self.cell, self.valid)
         if self.valid is not None:
             following = torch.where(self.valid > 0, following, fz)
-        if judged.restarting:
-            following = self._restart(judged.restart, following, fz)
-        if self.held.shape[1] > 1:
+        if self.restarts:
+            following = torch.where(self.plain.unsqueeze(-1) > 0, torch.lerp(z, fz, PLAIN_DAMPING), following)
+            self.plain = (self.plain - 1).clamp_min(0)
+        if restart is not None:
+            following = self._restart(restart, following, fz)
+        if self.holding:
             following = torch.where(self.held.unsqueeze(-1), z, following)
-        elif finished:
-            following = torch.where(self.retired.reshape(-1, 1, 1), z, following)
         self.z = following
         if self.compact and finished > IDLE_SHARE * z.shape[0]:
             self._leave_out()
         return False
 
-    def _judge(self, step: int, found: Measure) -> Judgement:
-        """Update what is held and what is best, and read off what the host must know."""
+    def _measure(self, step: int, z: Tensor, fz: Tensor) -> tuple[Measure, bool, bool]:
+        """Return the residuals, whether nothing happened to any group, and whether all improved."""
+        g = fz - z
+        found = measure(self.cell, self.solver, fz, g, self.valid, self.norm_dtype)
         if step == 1:
-            start = torch.maximum(norms(self.z, self.solver.scope), found.size)
-            # At least that of a state of size one: a tiny start may grow to an ordinary answer.
-            self.limit = DIVERGENCE * torch.where(start.isfinite(), start.clamp_min(1.0), 1.0)
-        passed = found.passed
+            self._set_limits(z, found)
+        with torch.no_grad():
+            growth = (found.residual / self.best.residual).amax()
+            low, high = torch.aminmax(found.size)
+            # The one wait for the host in an uneventful step.
+            excess, norm, growth, low, high = _numbers(found.excess.amin(), found.norm.amax(), growth, low, high)
+        if self.norm_dtype is None and not self.sizes[0] <= low <= high <= self.sizes[1]:
+            self.norm_dtype = torch.float64
+            return self._measure(step, z, fz)
+        if step == 1 and self.sizes[0] <= low <= high <= self.sizes[1]:
+            self.norm_dtype = None
+        if found.residual.dtype != z.dtype:
+            found = replace(found, residual=found.residual.to(z.dtype))
+        self.residuals.append((self.index, found.residual[:, -1]))
+        quiet = (
+            not (self.holding or self.restarts)
+            and excess > self.quiet_above
+            and norm <= self.quiet_below
+            and growth <= self.solver.restart_growth
+            and step < self.solver.max_steps
+        )
+        return found, quiet, growth < 1.0
+
+    def _set_limits(self, z: Tensor, found: Measure) -> None:
+        """Set what the first evaluation decides: when a group has diverged, and when a step needs no closer look."""
+        start = torch.maximum(norms(z.detach(), self.solver.scope, torch.float64), found.size)
+        # At least that of a state of size one: a tiny start may grow to an ordinary answer.
+        self.limit = DIVERGENCE * torch.where(start.isfinite(), start.clamp_min(1.0), 1.0)
+        self.quiet_below = float(self.limit.amin()) if self.limit.numel() else 0.0
+        self.goal = self.quiet_above = threshold(self.solver)
+        # Samples may stall where the tolerance lies below the floor.
+        self.floor = FLOOR * self.cell.epsilon
+        self.watches_floor = (self.solver.rtol or 0.0) < self.floor
+        if self.watches_floor:
+            self.quiet_above = float("inf") if self.solver.atol else self.floor
+
+    def _judge(self, found: Measure) -> tuple[int, Tensor | None]:
+        """Update what is held; return how many rows are finished and which groups begin anew, if any."""
+        passed = found.excess <= self.goal
         if passed.shape[1] > 1:  # a position passes when every prefix up to it does
             passed = passed.int().cummin(dim=1).values.bool()
         before = self.held
         bad = ~(found.norm <= self.limit) & ~before  # diverged or not finite
+        self.passed = self.passed | (passed & found.norm.isfinite() & ~before)
+        self.held = before | self.passed | bad
         stalled = self._stalled(found) if self.watches_floor else None
-        self.passed = self.passed | (passed & ~before)
-        self.held = before | passed | bad
         if stalled is not None:
             self.held = self.held | stalled
-        improved = found.residual < self.best
-        self.best = torch.where(improved, found.residual, self.best)
         done = self.held.all(dim=1)
-        restart = torch.zeros_like(bad)
-        if self.solver.restart_growth < float("inf"):
-            restart = (found.residual > self.solver.restart_growth * self.reference) & ~self.held
-            self.reference = torch.minimum(self.reference, found.residual)
-        flags = torch.stack([done.sum(), (~(improved | before)).sum(), restart.sum(), bad.sum()])
-        # The one wait for the host in a step: what it must know to choose the next shapes.
-        finished, unimproved, restarting, failing = flags.tolist()
+        reference = self.reference if self.restarts else self.best.residual
+        restart = (found.residual > self.solver.restart_growth * reference) & ~self.held
+        if self.restarts:
+            self.reference = torch.minimum(reference, found.residual)
+        finished, restarting, failing, holding = _numbers(done.sum(), restart.any(), bad.any(), self.held.any())
+        self.holding = bool(holding)
         if failing:
             kind = torch.where(found.norm.isfinite(), int(Status.DIVERGED), int(Status.NONFINITE)).to(torch.int8)
             self.failure = torch.where(bad, kind, self.failure)
         if stalled is not None:
-            fresh = stalled & ~before & ~self.passed & ~bad
-            self.failure = self.failure.masked_fill(fresh, Status.STALLED)
-        return Judgement(done, improved, restart, finished, bool(unimproved), bool(restarting))
+            self.failure = self.failure.masked_fill(stalled & ~before & ~self.passed & ~bad, Status.STALLED)
+        return int(finished), restart if restarting else None
 
     def _stalled(self, found: Measure) -> Tensor:
         """Return the groups that have reached the floor of the cell's precision and no longer improve."""
         better = found.residual < 0.9 * self.mark
         self.mark = torch.where(better, found.residual, self.mark)
         self.waited = torch.where(better, 0, self.waited + 1)
-        return (self.waited >= PATIENCE) & (self.best <= FLOOR * self.cell.epsilon)
+        return (self.waited >= PATIENCE) & (torch.minimum(self.best.residual, found.residual) <= self.floor)
 
-    @property
-    def watches_floor(self) -> bool:
-        """Whether the tolerance lies below the floor, so that samples may stall there."""
-        return (self.solver.rtol or 0.0) < FLOOR * self.cell.epsilon
-
-    def _retire(self, step: int, done: Tensor, z: Tensor, fz: Tensor, found: Measure, last: bool) -> None:
+    def _retire(self, step: int, z: Tensor, fz: Tensor, found: Measure, last: bool) -> None:
         """Store the rows that have just finished, or all that are left when the budget is spent."""
+        done = self.held.all(dim=1)
         new = ~self.retired if last else done & ~self.retired
         rows = new.nonzero().squeeze(1)
         samples = rows if self.index is None else self.index[rows]
@@ -226,28 +306,29 @@ class _Run:
         spent = (failure == Status.BUDGET).any(dim=1) & (worst <= Status.STALLED)
         status = worst.masked_fill(spent, Status.BUDGET)
         residual = found.residual[rows, -1]
-        if z.shape[1] == 1:
-            # A sample that failed returns its best iterate; grown residuals at the end of a budget are divergence.
-            best = self.best[rows, 0]
-            failed = (status != Status.CONVERGED) & best.isfinite()
-            first = self.residuals[0][1]
-            grown = (status == Status.BUDGET) & (residual > 1.0) & (residual > first[samples])
-            status = status.masked_fill(grown, Status.DIVERGED)
-            wide = failed.reshape(-1, 1, 1)
-            out_z, out_f = (
-                torch.where(wide, self.best_z[rows], z[rows]),
-                torch.where(wide, self.best_f[rows], fz[rows]),
-            )
-            residual = torch.where(failed, best, residual)
-        else:
-            wide = (failure == Status.NONFINITE).unsqueeze(-1) & self.best[rows].isfinite().unsqueeze(-1)
-            out_z = torch.where(wide, self.best_z[rows], z[rows])
-            out_f = torch.where(wide, self.best_f[rows], fz[rows])
+        out_z, out_f = (z, fz) if rows.numel() == len(z) else (z[rows], fz[rows])
+        if bool((failure != Status.CONVERGED).any()):
+            best_z, best_f = (part[rows] for part in self.best.state())
+            best = self.best.residual[rows]
+            if z.shape[1] == 1:
+                # A sample that failed returns its best iterate; grown residuals at the end of a budget are divergence.
+                best = best[:, 0]
+                failed = (status != Status.CONVERGED) & best.isfinite()
+                first = self.residuals[0][1]
+                grown = (status == Status.BUDGET) & (residual > 1.0) & (residual > first[samples])
+                status = status.masked_fill(grown, Status.DIVERGED)
+                wide = failed.reshape(-1, 1, 1)
+                residual = torch.where(failed, best, residual)
+            else:
+                wide = ((failure == Status.NONFINITE) & best.isfinite()).unsqueeze(-1)
+            out_z, out_f = torch.where(wide, best_z, out_z), torch.where(wide, best_f, out_f)
         if rows.numel() == self.batch:
             self.out_z, self.out_f = out_z, out_f
         else:
             self.out_z = self.out_z.index_copy(0, samples, out_z)
             self.out_f = self.out_f.index_copy(0, samples, out_f)
+        if self.out_memory is not None:
+            self.out_memory = scatter_rows(self.out_memory, samples, select_rows(self.memory, rows))
         self.status[samples] = status
         self.steps[samples] = step
         self.residual[samples] = residual
@@ -255,12 +336,18 @@ class _Run:
 
     def _restart(self, restart: Tensor, following: Tensor, fz: Tensor) -> Tensor:
         """Begin again with an empty memory: from the best image if it is new since the last restart, else from here."""
-        news = restart & (self.best < self.restarted)
+        best = self.best.residual
+        news = restart & (best < self.restarted)
         following = torch.where(restart.unsqueeze(-1), fz, following)
-        following = torch.where(news.unsqueeze(-1), self.best_f, following)
-        self.memory = where_rows(~restart, self.memory, self.solver.init(fz))
-        self.restarted = torch.where(restart, self.best, self.restarted)
-        self.reference = torch.where(restart, float("inf"), self.reference)
+        following = torch.where(news.unsqueeze(-1), self.best.state()[1], following)
+        self.memory = self.solver.restart(self.memory, restart, fz)
+        # A restart that has gained nothing since the one before is followed by plain steps.
+        fruitless = restart & ~news
+        self.plain = torch.where(fruitless, self.plain_next, self.plain)
+        self.plain_next = torch.where(fruitless, 2 * self.plain_next, self.plain_next)
+        self.restarted = torch.where(restart, best, self.restarted)
+        self.reference = torch.where(restart, float("inf"), self.reference if self.restarts else best)
+        self.restarts = True
         return following
 
     def _leave_out(self) -> None:
@@ -268,15 +355,17 @@ class _Run:
         live = (~self.retired).nonzero().squeeze(1)
         self.index = live if self.index is None else self.index[live]
         self.cell = self.cell.select(live)
+        self.best.select(live)
         kept = (
-            self.z, self.memory, self.valid, self.passed, self.failure, self.held, self.limit,
-            self.best, self.best_z, self.best_f, self.reference, self.restarted, self.waited, self.mark, self.retired,
+            self.z, self.memory, self.valid, self.passed, self.failure, self.held, self.limit, self.reference,
+            self.restarted, self.plain, self.plain_next, self.waited, self.mark, self.retired,
         )  # fmt: skip
         (
-            self.z, self.memory, self.valid, self.passed, self.failure, self.held, self.limit,
-            self.best, self.best_z, self.best_f, self.reference, self.restarted, self.waited, self.mark, self.retired,
+            self.z, self.memory, self.valid, self.passed, self.failure, self.held, self.limit, self.reference,
+            self.restarted, self.plain, self.plain_next, self.waited, self.mark, self.retired,
         ) = select_rows(kept, live)  # fmt: skip
         self.idle = 0
+        self.holding = self.held.shape[1] > 1 and bool(self.held.any())
 
     def finish(self) -> Iterate:
         """Return the results of all samples."""
@@ -291,4 +380,12 @@ class _Run:
             count.rows,
             self.solver.rtol,
             Trace(self.batch, tuple(self.residuals)),
+            self.out_memory,
         )
+
+
+def _numbers(*scalars: Tensor) -> list[float]:
+    """Return scalars as numbers, with one wait for the device."""
+    if scalars[0].device.type == "cpu":
+        return [scalar.item() for scalar in scalars]
+    return torch.stack([scalar.double() for scalar in scalars]).tolist()

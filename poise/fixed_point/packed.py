@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +24,27 @@ class Count:
 
 
 @dataclass(frozen=True)
+class Casts:
+    """The autocast state of the caller, for evaluations that are made elsewhere: in a backward, or beside wide sums."""
+
+    dtypes: tuple[tuple[str, torch.dtype], ...]  # of each device whose autocast is enabled
+
+    @staticmethod
+    def now() -> Casts | None:
+        """Return the state, or None where no autocast is enabled."""
+        enabled = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
+        return Casts(tuple((device, torch.get_autocast_dtype(device)) for device in enabled)) if enabled else None
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Enable what was enabled."""
+        with ExitStack() as stack:
+            for device, dtype in self.dtypes:
+                stack.enter_context(torch.autocast(device, dtype=dtype))
+            yield
+
+
+@dataclass(frozen=True)
 class PackedCell:
     """f(z, context) on packed states (batch, groups, features)."""
 
@@ -33,6 +55,7 @@ class PackedCell:
     count: Count = field(default_factory=Count)
     dtypes: list[torch.dtype] = field(default_factory=list)  # of the cell's own output, known after the first call
     takes_context: bool = True
+    casts: Casts | None = field(default_factory=Casts.now)
 
     def __call__(self, z: Tensor) -> Tensor:
         """Evaluate the cell once on all rows of `z`."""
@@ -43,8 +66,16 @@ class PackedCell:
 
     def evaluate(self, state: Any) -> Any:
         """Evaluate the cell on an unpacked state and check what it returned."""
-        out = self.f(state, self.context) if self.takes_context else self.f(state)
-        self._check(out, state)
+        if self.casts is None:
+            out = self.f(state, self.context) if self.takes_context else self.f(state)
+        else:
+            with self.casts.restored():
+                out = self.f(state, self.context) if self.takes_context else self.f(state)
+        # What it returns is looked at closely unless it is plainly right.
+        if not (self.dtypes and type(out) is type(state) is Tensor and out.shape == state.shape):
+            self._check(out, state)
+        elif out.dtype != self.dtypes[0]:
+            self._check(out, state)
         return out
 
     def select(self, index: Tensor) -> PackedCell:
@@ -67,7 +98,7 @@ class PackedCell:
                     "return the state's shape, or start from a z0 of the cell's shape."
                 )
             # Under autocast a cell may answer in lower precision than the state's; the solver's numbers stay wide.
-            lower = torch.is_autocast_enabled(new.device.type) and new.dtype in (torch.float16, torch.bfloat16)
+            lower = self.casts is not None and new.dtype in (torch.float16, torch.bfloat16)
             if new.dtype != old.dtype and not (lower and old.dtype == torch.float32):
                 raise TypeError(
                     f"the cell returned {new.dtype} for a state of {old.dtype}; cast in the cell or start from a z0 "
@@ -79,9 +110,7 @@ class PackedCell:
     def epsilon(self) -> float:
         """The relative spacing of the numbers in which the cell computes."""
         kinds = [torch.finfo(dtype).eps for dtype in self.dtypes or self.layout.dtypes]
-        for device in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(device):
-                kinds.append(torch.finfo(torch.get_autocast_dtype(device)).eps)
+        kinds += [torch.finfo(dtype).eps for _, dtype in self.casts.dtypes] if self.casts is not None else []
         return max(kinds)
 
 

@@ -1,4 +1,4 @@
-"""The residual |f(z) - z| / |f(z)| of every group, and whether it is within the tolerance."""
+"""The residual |f(z) - z| / |f(z)| of every group, and what is compared with the tolerance."""
 
 from __future__ import annotations
 
@@ -8,50 +8,56 @@ import torch
 from torch import Tensor
 
 from poise.fixed_point.packed import PackedCell
-from poise.fixed_point.solvers.base import Solver
+from poise.fixed_point.solvers.base import Scope, Solver
 
 
 @dataclass(frozen=True)
 class Measure:
-    """Norms (float64) and the test of one evaluation, each (rows, groups)."""
+    """What one evaluation says of each group, (rows, groups) each; of a tuple state the largest over its parts."""
 
     norm: Tensor  # |f(z) - z|
     size: Tensor  # |f(z)|
-    residual: Tensor  # their ratio, the largest over the parts
-    passed: Tensor
+    residual: Tensor  # their ratio
+    excess: Tensor  # what passes when it is at most `threshold`: the residual, or where atol counts norm / allowed
 
 
-def measure(cell: PackedCell, solver: Solver, fz: Tensor, g: Tensor, valid: Tensor | None) -> Measure:
-    """Return the residual of each group, and whether it is within the tolerance."""
+def threshold(solver: Solver) -> float:
+    """Return the largest excess that passes."""
+    return 1.0 if solver.atol else solver.rtol or 0.0
+
+
+def measure(
+    cell: PackedCell, solver: Solver, fz: Tensor, g: Tensor, valid: Tensor | None, dtype: torch.dtype | None = None
+) -> Measure:
+    """Return the residual of each group, with norms summed in `dtype` (default: the state's)."""
     with torch.no_grad():
         if valid is not None:
             g, fz = g * valid, fz * valid
         widths = cell.layout.widths
         if len(widths) == 1:
-            return _measure_part(solver, fz, g)
+            return _measure_part(solver, fz, g, dtype)
         parts = zip(g.split(widths, dim=2), fz.split(widths, dim=2), strict=True)
-        found = [_measure_part(solver, image, change) for change, image in parts]
-        return Measure(
-            norm=torch.stack([part.norm for part in found]).amax(dim=0),
-            size=torch.stack([part.size for part in found]).amax(dim=0),
-            residual=torch.stack([part.residual for part in found]).amax(dim=0),
-            passed=torch.stack([part.passed for part in found]).all(dim=0),
-        )
+        found = [_measure_part(solver, image, change, dtype) for change, image in parts]
+        names = ("norm", "size", "residual", "excess")
+        return Measure(*(torch.stack([getattr(part, name) for part in found]).amax(dim=0) for name in names))
 
 
-def _measure_part(solver: Solver, fz: Tensor, g: Tensor) -> Measure:
-    norm, size = norms(g, solver.scope), norms(fz, solver.scope)
-    allowed = size * (solver.rtol or 0.0)
-    if solver.atol:
-        allowed = allowed.clamp_min(solver.atol)
-    residual = (norm / size.clamp_min(torch.finfo(size.dtype).tiny)).to(g.dtype)
-    return Measure(norm, size, residual, (norm <= allowed) & norm.isfinite())
+def _measure_part(solver: Solver, fz: Tensor, g: Tensor, dtype: torch.dtype | None) -> Measure:
+    norm, size = norms(g, solver.scope, dtype), norms(fz, solver.scope, dtype)
+    residual = norm / size.clamp_min(torch.finfo(size.dtype).tiny)
+    if not solver.atol:
+        return Measure(norm, size, residual, residual)
+    allowed = (size * (solver.rtol or 0.0)).clamp_min(solver.atol)
+    return Measure(norm, size, residual, norm / allowed)
 
 
-def norms(x: Tensor, scope: str) -> Tensor:
-    """Return the Euclidean norm of each group, (rows, groups) in float64; by prefix, of everything up to it.
-
-    Squares of float32 numbers under- and overflow long before the numbers do.
-    """
-    norm = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)
+def norms(x: Tensor, scope: Scope, dtype: torch.dtype | None = None) -> Tensor:
+    """Return the Euclidean norm of each group, (rows, groups); by prefix, of everything up to it."""
+    norm = torch.linalg.vector_norm(x, dim=-1, dtype=dtype)
     return norm.square().cumsum(dim=1).sqrt() if scope == "prefix" else norm
+
+
+def summable(dtype: torch.dtype) -> tuple[float, float]:
+    """Return the sizes between which squares of a state and of its residual stay within the range of `dtype`."""
+    kind = torch.finfo(dtype)
+    return kind.tiny**0.5 / kind.eps, kind.max**0.5 * kind.eps**0.5

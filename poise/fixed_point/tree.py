@@ -71,6 +71,12 @@ def select_rows(tree: Any, index: Tensor) -> Any:
     return tree_map(lambda leaf: leaf.index_select(0, index), tree)
 
 
+def scatter_rows(tree: Any, index: Tensor, rows: Any) -> Any:
+    """Put `rows` at `index` of the leading dimension of every tensor, in a copy."""
+    new = iter([leaf for _, leaf in tree_leaves(rows)])
+    return tree_map(lambda leaf: leaf.index_copy(0, index, next(new)), tree)
+
+
 def where_rows(mask: Tensor, tree: Any, other: Any) -> Any:
     """Take `tree` where `mask` holds and `other` elsewhere; `mask` spans the leading dimensions of every tensor."""
     others = iter([leaf for _, leaf in tree_leaves(other)])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,25 +62,6 @@ class Implicit(Adjoint):
 
 
 @dataclass(frozen=True)
-class _Casts:
-    """The autocast state of the forward, for evaluations that the backward makes."""
-
-    states: tuple[tuple[str, bool, torch.dtype], ...]
-
-    @staticmethod
-    def now() -> _Casts:
-        devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-        return _Casts(tuple((d, torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in devices))
-
-    @contextmanager
-    def restored(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            for device, enabled, dtype in self.states:
-                stack.enter_context(torch.autocast(device, enabled=enabled, dtype=dtype))
-            yield
-
-
-@dataclass(frozen=True)
 class _Scene:
     """What a backward needs besides tensors. The ends of the cell's graph are edges: they hold no numbers."""
 
@@ -90,7 +70,6 @@ class _Scene:
     evaluate: Evaluate
     image: GradientEdge
     start: GradientEdge
-    casts: _Casts
 
 
 def _attach(
@@ -109,7 +88,7 @@ def _attach(
     image_edge, start_edge = get_gradient_edge(image), get_gradient_edge(start)
     if not any(leaf.requires_grad for leaf in known) and not unnamed_leaves(image_edge, [start]):
         return fz.detach()  # nothing asks for a gradient
-    scene = _Scene(solver, attachment, evaluate, image_edge, start_edge, _Casts.now())
+    scene = _Scene(solver, attachment, evaluate, image_edge, start_edge)
     return _ImplicitFunction.apply(scene, image, fz.detach(), *known)
 
 
@@ -205,7 +184,7 @@ def _recorded_gradients(scene: _Scene, state: Tensor, known: list[Tensor], grad:
 
     latch = _Latch()
     gated_state, *gated = (x if x.is_leaf else _Gate.apply(latch, x) for x in (state, *known))
-    with scene.casts.restored(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
         image = scene.evaluate(gated_state, gated)
         ends = get_gradient_edge(image), get_gradient_edge(gated_state)
         computed = [leaf for leaf in known if not leaf.is_leaf and leaf.requires_grad]

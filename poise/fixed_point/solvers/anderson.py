@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.solvers.base import Solver
-from poise.fixed_point.solvers.secant import SecantMemory, combine, empty_memory, mixing_weights, remember
+from poise.fixed_point.solvers.secant import SecantMemory, empty_memory, mixing_weights, remember, without_pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,11 @@ class Anderson(Solver):
 
     def init(self, z: Tensor) -> SecantMemory:
         """Return an empty history, no longer than the budget can fill."""
-        return empty_memory(z, max(1, min(self.history, self.max_steps - 1)))
+        return empty_memory(z, max(1, min(self.history, self.max_steps - 1)), self.form)
+
+    def restart(self, memory: Any, mask: Tensor, z: Tensor) -> SecantMemory:
+        """Return the memory with the groups of the mask empty."""
+        return replace(super().restart(memory, mask, z), restarted=True)
 
     def step(
         self, z: Tensor, fz: Tensor, memory: Any, f: PackedCell, valid: Tensor | None = None
@@ -51,5 +55,4 @@ class Anderson(Solver):
         ahead = fz if self.damping == 1.0 else z + self.damping * g
         if memory.step < 2:
             return ahead, memory
-        weights = mixing_weights(memory, self.form)
-        return ahead - combine(memory, weights, self.damping), memory
+        return without_pairs(ahead, memory, mixing_weights(memory, self.form), self.damping), memory

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from poise.fixed_point.packed import PackedCell
+from poise.fixed_point.tree import where_rows
 
 Scope = Literal["sample", "prefix"]
 
@@ -51,6 +52,10 @@ class Solver(ABC):
     @abstractmethod
     def init(self, z: Tensor) -> Any:
         """Return the memory for iterates like `z`: a tree of tensors with leading dimensions (batch, groups)."""
+
+    def restart(self, memory: Any, mask: Tensor, z: Tensor) -> Any:
+        """Return the memory with the groups of the mask (batch, groups) empty, to begin anew from `z`."""
+        return where_rows(~mask, memory, self.init(z))
 
     @abstractmethod
     def step(

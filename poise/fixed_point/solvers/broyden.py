@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.solvers.base import Solver
-from poise.fixed_point.solvers.secant import SecantMemory, combine, empty_memory, mixing_weights, remember
+from poise.fixed_point.solvers.secant import SecantMemory, empty_memory, mixing_weights, remember, without_pairs
 
 SHORTEST_STEP = 1.0 / 64.0
 
@@ -51,10 +51,15 @@ class Broyden(Solver):
 
     def init(self, z: Tensor) -> BroydenMemory:
         """Return an empty history, no longer than the budget can fill."""
-        pairs = empty_memory(z, max(1, min(self.history, self.max_steps - 1)))
+        pairs = empty_memory(z, max(1, min(self.history, self.max_steps - 1)), "broyden")
         infinite = torch.full(z.shape[:2], float("inf"), dtype=z.dtype, device=z.device)
         nothing = torch.zeros_like(z) if self.line_search else z[..., :0]
         return BroydenMemory(pairs, nothing, nothing, infinite, torch.ones_like(infinite))
+
+    def restart(self, memory: Any, mask: Tensor, z: Tensor) -> BroydenMemory:
+        """Return the memory with the groups of the mask empty."""
+        memory = super().restart(memory, mask, z)
+        return replace(memory, pairs=replace(memory.pairs, restarted=True))
 
     def step(
         self, z: Tensor, fz: Tensor, memory: Any, f: PackedCell, valid: Tensor | None = None
@@ -62,12 +67,12 @@ class Broyden(Solver):
         """Return the quasi-Newton iterate, or a shorter step from the same base where the search goes on."""
         g = fz - z
         pairs = remember(memory.pairs, z, g, valid, self.scope, "broyden")
-        direction = g
-        if pairs.step >= 2:
-            direction = g - combine(pairs, mixing_weights(pairs, "broyden"), 1.0)
+        weights = mixing_weights(pairs, "broyden") if pairs.step >= 2 else None
         if not self.line_search:
-            moved = z + direction if self.step_length == 1.0 else z + self.step_length * direction
-            return moved, BroydenMemory(pairs, memory.base, memory.direction, memory.norm, memory.length)
+            moved = fz if weights is None else without_pairs(fz, pairs, weights, 1.0)
+            moved = moved if self.step_length == 1.0 else torch.lerp(z, moved, self.step_length)
+            return moved, replace(memory, pairs=pairs)
+        direction = g if weights is None else without_pairs(g, pairs, weights, 1.0)
         squares = (g if valid is None else g * valid).square().sum(dim=-1)
         norm = (squares.cumsum(dim=1) if self.scope == "prefix" else squares).sqrt()
         refused = (norm > (1 - 1e-4 * memory.length) * memory.norm) & (memory.length > SHORTEST_STEP)
