@@ -228,25 +228,26 @@ class _Run:
             self._set_limits(z, found)
         with torch.no_grad():
             growth = (found.residual / self.best.residual).amax()
-            low, high = torch.aminmax(found.size)
             # The one wait for the host in an uneventful step.
-            excess, norm, growth, low, high = _numbers(found.excess.amin(), found.norm.amax(), growth, low, high)
-        if self.norm_dtype is None and not self.sizes[0] <= low <= high <= self.sizes[1]:
-            self.norm_dtype = torch.float64
-            return self._measure(step, z, fz)
-        if step == 1 and self.sizes[0] <= low <= high <= self.sizes[1]:
-            self.norm_dtype = None
-        if found.residual.dtype != z.dtype:
-            found = replace(found, residual=found.residual.to(z.dtype))
-        self.residuals.append((self.index, found.residual[:, -1]))
+            excess, norm, largest = _numbers(found.excess.amin(), found.norm.amax(), growth)
         quiet = (
             not (self.holding or self.restarts)
             and excess > self.quiet_above
             and norm <= self.quiet_below
-            and growth <= self.solver.restart_growth
+            and largest <= self.solver.restart_growth
             and step < self.solver.max_steps
         )
-        return found, quiet, growth < 1.0
+        if not quiet:
+            low, high = torch.aminmax(found.size)
+            wide = not self.sizes[0] <= low <= high <= self.sizes[1]
+            if wide and self.norm_dtype is None:
+                self.norm_dtype = torch.float64
+                return self._measure(step, z, fz)
+            self.norm_dtype = torch.float64 if wide else None
+        if found.residual.dtype != z.dtype:
+            found = replace(found, residual=found.residual.to(z.dtype))
+        self.residuals.append((self.index, found.residual[:, -1]))
+        return found, quiet, largest < 1.0
 
     def _set_limits(self, z: Tensor, found: Measure) -> None:
         """Set what the first evaluation decides: when a group has diverged, and when a step needs no closer look."""

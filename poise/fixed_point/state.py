@@ -28,6 +28,7 @@ class Layout:
     groups: int
     position_dim: int | None  # None: one group a sample
     widths: tuple[int, ...]  # features a group, for each part
+    plain: bool  # whether packing changes nothing but the shape
 
     @staticmethod
     def of(state: State, position_dim: int | None = None) -> Layout:
@@ -73,10 +74,13 @@ class Layout:
             groups=groups,
             position_dim=position_dim,
             widths=widths,
+            plain=isinstance(state, Tensor) and dtype == state.dtype and position_dim in (None, 1),
         )
 
     def pack(self, state: State) -> Tensor:
         """Return the state's numbers as one tensor (batch, groups, features)."""
+        if self.plain and isinstance(state, Tensor) and state.dtype == self.dtype:
+            return state.reshape(state.shape[0], self.groups, self.widths[0])
         parts = state if isinstance(state, tuple) else (state,)
         packed = [self._pack_part(part, width) for part, width in zip(parts, self.widths, strict=True)]
         return packed[0] if len(packed) == 1 else torch.cat(packed, dim=2)
@@ -90,6 +94,8 @@ class Layout:
 
     def unpack(self, matrix: Tensor, dtypes: tuple[torch.dtype, ...] | None = None) -> Any:
         """Return the state whose numbers `matrix` (batch, groups, features) holds, in `dtypes` or as it was read."""
+        if self.plain and dtypes is None:
+            return matrix.reshape(matrix.shape[0], *self.shapes[0])
         pieces = matrix.split(self.widths, dim=2) if len(self.widths) > 1 else (matrix,)
         parts = tuple(
             self._unpack_part(piece, shape, dtype)

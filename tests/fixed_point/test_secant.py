@@ -75,7 +75,7 @@ def test_history_is_gone_after_the_solve():
     class Watched(Anderson):
         def step(self, z, fz, memory, f, valid=None):
             following, memory = super().step(z, fz, memory, f, valid)
-            kept.append(weakref.ref(memory.dx))
+            kept.append(weakref.ref(memory.df))
             return following, memory
 
     solution = poise.fixed_point(case.f, case.z0, case.x.requires_grad_(), solver=Watched())

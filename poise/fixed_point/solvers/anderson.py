@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.solvers.base import Solver
-from poise.fixed_point.solvers.secant import SecantMemory, empty_memory, mixing_weights, remember, without_pairs
+from poise.fixed_point.solvers.secant import SecantMemory, empty_memory, mixing_weights, move, remember
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +51,7 @@ class Anderson(Solver):
         self, z: Tensor, fz: Tensor, memory: Any, f: PackedCell, valid: Tensor | None = None
     ) -> tuple[Tensor, Any]:
         """Return the mixed iterate; the first step is Picard's."""
-        g = fz - z
-        memory = remember(memory, z, g, valid, self.scope, self.form)
-        ahead = fz if self.damping == 1.0 else z + self.damping * g
+        memory = remember(memory, z, fz - z, valid, self.scope, self.form)
         if memory.step < 2:
-            return ahead, memory
-        return without_pairs(ahead, memory, mixing_weights(memory, self.form), self.damping), memory
+            return (fz if self.damping == 1.0 else torch.lerp(z, fz, self.damping)), memory
+        return move(z, fz, memory, mixing_weights(memory, self.form), self.damping), memory

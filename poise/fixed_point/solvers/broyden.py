@@ -10,7 +10,7 @@ from torch import Tensor
 
 from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.solvers.base import Solver
-from poise.fixed_point.solvers.secant import SecantMemory, empty_memory, mixing_weights, remember, without_pairs
+from poise.fixed_point.solvers.secant import SecantMemory, empty_memory, mixing_weights, move, remember
 
 SHORTEST_STEP = 1.0 / 64.0
 
@@ -67,12 +67,11 @@ class Broyden(Solver):
         """Return the quasi-Newton iterate, or a shorter step from the same base where the search goes on."""
         g = fz - z
         pairs = remember(memory.pairs, z, g, valid, self.scope, "broyden")
-        weights = mixing_weights(pairs, "broyden") if pairs.step >= 2 else None
+        moved = fz if pairs.step < 2 else move(z, fz, pairs, mixing_weights(pairs, "broyden"))
         if not self.line_search:
-            moved = fz if weights is None else without_pairs(fz, pairs, weights, 1.0)
             moved = moved if self.step_length == 1.0 else torch.lerp(z, moved, self.step_length)
             return moved, replace(memory, pairs=pairs)
-        direction = g if weights is None else without_pairs(g, pairs, weights, 1.0)
+        direction = moved - z
         squares = (g if valid is None else g * valid).square().sum(dim=-1)
         norm = (squares.cumsum(dim=1) if self.scope == "prefix" else squares).sqrt()
         refused = (norm > (1 - 1e-4 * memory.length) * memory.norm) & (memory.length > SHORTEST_STEP)

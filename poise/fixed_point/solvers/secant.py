@@ -1,7 +1,7 @@
 """The history of secant pairs that Anderson and Broyden share, and the small system of mixing weights.
 
-With g = f(z) - z, a step remembers dX (changes of z) and dG (changes of g) of the last evaluations and moves to
-z + g - (dX + dG) gamma. What differs is the system that gamma solves (`WEIGHTS`):
+With g = f(z) - z, a step remembers the changes dF of f(z) and dG of g at the last evaluations (dX = dF - dG are those
+of z) and moves to f(z) - dF gamma. What differs is the system that gamma solves:
 
 - type II Anderson: min |g - dG gamma|;
 - type I Anderson (multisecant good Broyden, Fang and Saad 2009): dX^T dG gamma = dX^T g;
@@ -9,9 +9,10 @@ z + g - (dX + dG) gamma. What differs is the system that gamma solves (`WEIGHTS`
   the part of dX^T dX with newer rows than columns. Dropping the oldest pair leaves the exact Broyden matrix of the
   remaining ones, so a bounded history stays right when it wraps.
 
-Columns are scaled to unit norm and the small system is solved in float64, so no weight depends on the scale of the
-problem. Everything is per group, (batch, groups, ...); under the prefix scope inner products are summed over the
-positions up to each one.
+Reading the history is what a step costs, so dF is kept instead of dX: then the move reads one of the two only, and each
+is read from memory once a step. Columns are scaled to unit norm and the small system is solved in float64, so no weight
+depends on the scale of the problem. Everything is per group, (batch, groups, ...); under the prefix scope inner
+products are summed over the positions up to each one.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ LARGEST_WEIGHT = 1e4
 class SecantMemory:
     """Pairs in a ring of `history` slots, with the products that the small system is made of."""
 
-    dx: Tensor  # (batch, groups, history, features)
+    df: Tensor  # (batch, groups, history, features)
     dg: Tensor  # (batch, groups, history, features)
     z: Tensor  # (batch, groups, features), the iterate before
     g: Tensor  # (batch, groups, features), its residual
@@ -55,7 +56,7 @@ def empty_memory(z: Tensor, history: int, form: Form) -> SecantMemory:
     small = z.new_zeros(batch, groups, history, dtype=torch.float64)
     square = small.unsqueeze(-1).repeat(1, 1, 1, history)
     return SecantMemory(
-        dx=pairs,
+        df=pairs,
         dg=pairs.clone(),
         z=z,
         g=z,
@@ -71,7 +72,7 @@ def remember(memory: SecantMemory, z: Tensor, g: Tensor, valid: Tensor | None, s
     """Add the pair between the iterate before and this one, and its products."""
     if memory.step == 0:
         return replace(memory, z=z, g=g, fresh=torch.zeros_like(memory.fresh), step=1, restarted=False)
-    history = memory.dx.shape[2]
+    history = memory.dg.shape[2]
     slot, used = (memory.step - 1) % history, min(memory.step, history)
     dx, dg, fresh = z - memory.z, g - memory.g, memory.fresh
     if memory.restarted:
@@ -79,28 +80,29 @@ def remember(memory: SecantMemory, z: Tensor, g: Tensor, valid: Tensor | None, s
         dx, dg, fresh = dx.masked_fill(absent, 0.0), dg.masked_fill(absent, 0.0), torch.zeros_like(fresh)
     if valid is not None:
         dx, dg = dx * valid, dg * valid
-    pairs_x, pairs_g = write(memory.dx, slot, dx), write(memory.dg, slot, dg)
-    # One pass over the pairs gives the right-hand side; with the one before it, left . dg = left . g - left . g_before.
-    right = products(pairs_g if form == "type2" else pairs_x, used, g, scope)
-    column = right - memory.right.narrow(2, 0, used)
-    row, xx = column, memory.xx
-    if form == "type2":
-        column.select(2, slot).copy_(products(dg.unsqueeze(2), 1, dg, scope).squeeze(2))
-    else:
+    pairs_f, pairs_g = write(memory.df, slot, dx + dg), write(memory.dg, slot, dg)
+    # With the right-hand side of the step before, left . dg = left . g - left . g_before needs no pass of its own.
+    right = products(pairs_g, used, g, scope)
+    row, xx = None, memory.xx
+    if form != "type2":
         row = products(pairs_g, used, dx, scope)
-        column.select(2, slot).copy_(row.select(2, slot))
+        right = products(pairs_f, used, g, scope) - right
         if form == "broyden":
-            own = products(pairs_x, used, dx, scope)
+            own = products(pairs_f, used, dx, scope) - row
             xx = write_cross(xx, slot, own, own)
         else:
-            xx = write(xx, slot, products(dx.unsqueeze(2), 1, dx, scope).squeeze(2))
+            squares = torch.linalg.vecdot(dx, dx).double()
+            xx = write(xx, slot, squares.cumsum(dim=1) if scope == "prefix" else squares)
+    column = right - memory.right.narrow(2, 0, used)
+    newest = products(dg.unsqueeze(2), 1, dg, scope).squeeze(2) if row is None else row.select(2, slot)
+    column.select(2, slot).copy_(newest)
     return SecantMemory(
-        dx=pairs_x,
+        df=pairs_f,
         dg=pairs_g,
         z=z,
         g=g,
         fresh=fresh,
-        matrix=write_cross(memory.matrix, slot, column, row),
+        matrix=write_cross(memory.matrix, slot, column, column if row is None else row),
         right=right if used == history else torch.nn.functional.pad(right, (0, history - used)),
         xx=xx,
         step=memory.step + 1,
@@ -109,44 +111,41 @@ def remember(memory: SecantMemory, z: Tensor, g: Tensor, valid: Tensor | None, s
 
 def mixing_weights(memory: SecantMemory, form: Form) -> Tensor:
     """Return gamma (batch, groups, used) for the residual remembered last."""
-    used = min(memory.step - 1, memory.dx.shape[2])
+    used = min(memory.step - 1, memory.dg.shape[2])
     dtype = memory.g.dtype
     ridge = RIDGE["type2" if form == "type2" else "type1"][dtype]
-    matrix, right = memory.matrix, memory.right
-    if used < memory.dx.shape[2]:
-        matrix, right = matrix.narrow(2, 0, used).narrow(3, 0, used), right.narrow(2, 0, used)
+    matrix = memory.matrix.narrow(2, 0, used).narrow(3, 0, used).flatten(0, 1)
+    right = memory.right.narrow(2, 0, used).flatten(0, 1)
     if form == "type2":
-        scale = unit(matrix.diagonal(dim1=-2, dim2=-1))
-        gram = matrix * scale.unsqueeze(-1) * scale.unsqueeze(-2)
+        scale = unit(matrix.diagonal(dim1=1, dim2=2))
+        gram = matrix * scale.unsqueeze(2) * scale.unsqueeze(1)
         weights = scale * solve_spd(gram, scale * right, ridge)
     else:
-        squares = memory.xx
+        squares = memory.xx.narrow(2, 0, used).flatten(0, 1)
         if form == "broyden":
-            matrix = matrix + squares.narrow(2, 0, used).narrow(3, 0, used) * newer_than(
-                memory.step, used, matrix.device
-            )
-            squares = squares.diagonal(dim1=-2, dim2=-1)
-        rows = unit(squares.narrow(2, 0, used))
-        scaled = matrix * rows.unsqueeze(-1)
-        columns = unit(scaled.square().sum(dim=-2))
-        scaled = scaled * columns.unsqueeze(-2)
+            squares = squares.narrow(2, 0, used)
+            matrix = torch.addcmul(matrix, squares, newer_than(memory.step, used, matrix.device))
+            squares = squares.diagonal(dim1=1, dim2=2)
+        rows = unit(squares)
+        scaled = matrix * rows.unsqueeze(2)
+        columns = unit((scaled * scaled).sum(dim=1))
+        scaled = scaled * columns.unsqueeze(1)
         # Least squares with singular values below the noise left out smoothly: the rank-revealing solve at the price
         # of a Cholesky factorisation.
-        transposed = scaled.transpose(-1, -2)
-        target = (transposed @ (rows * right).unsqueeze(-1)).squeeze(-1)
-        weights = columns * solve_spd(transposed @ scaled, target, ridge)
-    largest = weights.detach().abs().amax(dim=-1, keepdim=True)
-    weights = weights * (LARGEST_WEIGHT / largest.clamp_min(LARGEST_WEIGHT))
-    return torch.nan_to_num(weights, nan=0.0, posinf=0.0, neginf=0.0).to(dtype)
+        target = torch.bmm((rows * right).unsqueeze(1), scaled).squeeze(1)
+        weights = columns * solve_spd(torch.bmm(scaled.transpose(1, 2), scaled), target, ridge)
+    weights = weights.clamp(-LARGEST_WEIGHT, LARGEST_WEIGHT)
+    return torch.nan_to_num(weights, nan=0.0).to(dtype).view(*memory.dg.shape[:2], used)
 
 
-def without_pairs(start: Tensor, memory: SecantMemory, weights: Tensor, damping: float) -> Tensor:
-    """Return start - (dX + damping dG) gamma, (batch, groups, features)."""
-    used = weights.shape[-1]
+def move(z: Tensor, fz: Tensor, memory: SecantMemory, weights: Tensor, damping: float = 1.0) -> Tensor:
+    """Return z + damping g - (dX + damping dG) gamma, (batch, groups, features)."""
     gamma = weights.flatten(0, 1).unsqueeze(1)
-    moved = torch.baddbmm(start.flatten(0, 1).unsqueeze(1), gamma, _flat(memory.dx, used), alpha=-1)
-    moved = torch.baddbmm(moved, gamma, _flat(memory.dg, used), alpha=-damping)
-    return moved.reshape(start.shape)
+    start = (fz if damping == 1.0 else torch.lerp(z, fz, damping)).flatten(0, 1).unsqueeze(1)
+    moved = torch.baddbmm(start, gamma, _flat(memory.df, weights.shape[-1]), alpha=-1)
+    if damping != 1.0:
+        moved = torch.baddbmm(moved, gamma, _flat(memory.dg, weights.shape[-1]), alpha=1 - damping)
+    return moved.view_as(fz)
 
 
 def products(pairs: Tensor, used: int, vector: Tensor, scope: str) -> Tensor:
