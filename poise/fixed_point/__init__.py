@@ -14,6 +14,7 @@ from poise.fixed_point.solve import find_root
 from poise.fixed_point.solve import fixed_point as _fixed_point
 from poise.fixed_point.solvers import Anderson, Broyden, External, Picard, Solver
 from poise.fixed_point.tally import Counters, Tally
+from poise.fixed_point.trajectory import Step
 
 __all__ = [
     "GMRES",
@@ -34,6 +35,7 @@ __all__ = [
     "Solution",
     "Solver",
     "Status",
+    "Step",
     "Tally",
     "Unrolled",
     "find_root",

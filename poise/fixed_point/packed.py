@@ -72,9 +72,8 @@ class PackedCell:
             with self.casts.restored():
                 out = self.f(state, self.context) if self.takes_context else self.f(state)
         # What it returns is looked at closely unless it is plainly right.
-        if not (self.dtypes and type(out) is type(state) is Tensor and out.shape == state.shape):
-            self._check(out, state)
-        elif out.dtype != self.dtypes[0]:
+        plain = self.dtypes and type(out) is type(state) is Tensor
+        if not (plain and out.shape == state.shape and out.dtype == self.dtypes[0]):
             self._check(out, state)
         return out
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from poise.fixed_point.solution import OnFailure, Solution
 from poise.fixed_point.solvers import Anderson, External, Solver
 from poise.fixed_point.state import Layout
 from poise.fixed_point.tally import Counters
+from poise.fixed_point.trajectory import Callback, Observer, wanted_evaluations
 
 
 def fixed_point(
@@ -33,6 +35,8 @@ def fixed_point(
     on_failure: OnFailure = "warn",
     check: bool | None = None,
     counters: Counters | None = None,
+    record: bool | Collection[int] = False,
+    callback: Callback | None = None,
 ) -> Solution:
     """Find z = f(z, context) for every sample of a batch, and differentiate through it.
 
@@ -45,7 +49,9 @@ def fixed_point(
     positions under scope="prefix". `on_failure`: what happens when a solve misses its tolerance, forward or backward:
     a ConvergenceWarning, a ConvergenceError, or nothing. `check`: look once whether `f` couples samples, is
     deterministic and uses its context, and warn with a CellWarning if not (a few evaluations of few samples; default:
-    the first solve that `counters` counts).
+    the first solve that `counters` counts). `record`: evaluations, by number from 1, whose states are returned as
+    `solution.trajectory` with the gradient of one step each (of the whole solve under Unrolled); True for all.
+    `callback`: called with a `Step` after every evaluation.
 
     Raises ValueError or TypeError for a state, context or cell output of the wrong shape or dtype.
     """
@@ -71,8 +77,10 @@ def fixed_point(
         selectable=context is not None,
         takes_context=context is not None or asks_for_context(f),
     )
+    wanted = wanted_evaluations(record, solver.max_steps)
+    observer = None if record is False and callback is None else Observer(cell, wanted, callback)
     with torch.set_grad_enabled(recorded):
-        found = iterate(cell, z, solver, valid=mask)
+        found = iterate(cell, z, solver, valid=mask, observer=observer)
     solution = found.solution(None)
     counters.forward.add(solution, on_failure)
     if not counters.checked if check is None else check:
@@ -80,7 +88,10 @@ def fixed_point(
         check_cell(cell, found)
     backward: list[Solution] = []
     attachment = Attachment(cell, found, tuple(parameters), backward, counters.backward, on_failure)
-    return found.solution(adjoint.attach(attachment), backward)
+    solution = found.solution(adjoint.attach(attachment), backward)
+    if observer is None:
+        return solution
+    return replace(solution, trajectory=observer.states(attachment, solution.state, recorded))
 
 
 def find_root(g: Callable[..., Any], z0: Any, context: Any = None, **options: Any) -> Solution:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from poise.fixed_point.solution import OnFailure, Solution
 from poise.fixed_point.solve import fixed_point, require
 from poise.fixed_point.solvers import Anderson, Solver
 from poise.fixed_point.tally import Counters
+from poise.fixed_point.trajectory import Callback
 
 
 class Equilibrium(nn.Module):
@@ -56,8 +57,16 @@ class Equilibrium(nn.Module):
         """Return the equilibrium state for the input `x`."""
         return self.solve(x, z0, valid=valid).state
 
-    def solve(self, x: Any, z0: Any = None, *, valid: Any = None) -> Solution:
-        """Return the whole Solution; `z0`: the start (default: the cell's), `valid`: a mask of entries that count."""
+    def solve(
+        self,
+        x: Any,
+        z0: Any = None,
+        *,
+        valid: Any = None,
+        record: bool | Collection[int] = False,
+        callback: Callback | None = None,
+    ) -> Solution:
+        """Return the whole Solution; `z0`: the start (default: the cell's), the rest as in `fixed_point`."""
         inject: Callable[[Any], Any] | None = getattr(self.cell, "inject", None)
         context = x if inject is None else inject(x)
         if z0 is None:
@@ -73,6 +82,8 @@ class Equilibrium(nn.Module):
             position_dim=getattr(self.cell, "position_dim", 1),
             on_failure=self.on_failure,
             counters=self.counters,
+            record=record,
+            callback=callback,
         )
 
     def _initial_state(self, context: Any) -> Any:
