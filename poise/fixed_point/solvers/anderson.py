@@ -26,9 +26,8 @@ class Anderson(Solver):
     form: Literal["type1", "type2"] = "type1"
     damping: float = 1.0
 
-    # Measured: a trained language model has regions where extrapolation jumps and a limit of 100 never recovers; below
-    # 10 the passing growth on a non-normal cell costs it its history.
-    restart_growth: ClassVar[float] = 30.0
+    # Growth by tens passes on non-normal and expansive cells, where each restart costs the history that finds the way.
+    restart_growth: ClassVar[float] = 100.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
