@@ -51,7 +51,7 @@ class Iterate:
     rows: int
     rtol: float | None
     trace: Trace = field(repr=False)
-    memory: Any = field(default=None, repr=False)  # the rule's, of every sample at its end, where it was asked for
+    inverse: Any = field(default=None, repr=False)  # what the rule has learnt of (I - J)^-1, where it was asked for
 
     def solution(self, state: Any, backward: list[Solution] | None = None) -> Solution:
         """Return the record as a Solution with this state."""
@@ -77,13 +77,13 @@ def iterate(
     valid: Tensor | None = None,
     compact: bool | None = None,
     observer: Observer | None = None,
-    keep_memory: bool = False,
+    keep_inverse: bool = False,
 ) -> Iterate:
     """Run a solver from `z` (batch, groups, features) until every sample is finished or the budget is spent."""
     if cell.casts is not None:  # the cell evaluates under the caller's autocast; the rule's own products stay wide
         with torch.autocast(z.device.type, enabled=False):
-            return _iterate(cell, z, solver, valid, compact, observer, keep_memory)
-    return _iterate(cell, z, solver, valid, compact, observer, keep_memory)
+            return _iterate(cell, z, solver, valid, compact, observer, keep_inverse)
+    return _iterate(cell, z, solver, valid, compact, observer, keep_inverse)
 
 
 def _iterate(
@@ -93,15 +93,15 @@ def _iterate(
     valid: Tensor | None,
     compact: bool | None,
     observer: Observer | None,
-    keep_memory: bool,
+    keep_inverse: bool,
 ) -> Iterate:
     if solver.rtol is None:
-        return _fixed_budget(cell, z, solver, valid, observer, keep_memory)
+        return _fixed_budget(cell, z, solver, valid, observer, keep_inverse)
     # Shapes decide which kernels run, and so the last bit: where no later position may move an earlier one at all,
     # finished samples are frozen but stay in the batch.
     if compact is None:
         compact = cell.selectable and solver.scope == "sample"
-    run = _Run(cell, z, solver, valid, compact, observer, keep_memory)
+    run = _Run(cell, z, solver, valid, compact, observer, keep_inverse)
     for step in range(1, solver.max_steps + 1 if len(z) else 1):
         if run.advance(step):
             break
@@ -114,7 +114,7 @@ def _fixed_budget(
     solver: Solver,
     valid: Tensor | None,
     observer: Observer | None,
-    keep_memory: bool,
+    keep_inverse: bool,
 ) -> Iterate:
     """Spend the budget without a test: nothing is held, nothing is read by the host."""
     memory = solver.init(z)
@@ -132,7 +132,7 @@ def _fixed_budget(
     steps = torch.full(residual.shape, solver.max_steps, dtype=torch.int64, device=z.device)
     count = cell.count
     trace = Trace(z.shape[0], ((None, residual),))
-    kept = memory if keep_memory else None
+    kept = solver.inverse(memory) if keep_inverse else None
     return Iterate(z, fz, status, steps, residual, count.evaluations, count.rows, None, trace, kept)
 
 
@@ -147,12 +147,12 @@ class _Run:
         valid: Tensor | None,
         compact: bool,
         observer: Observer | None,
-        keep_memory: bool,
+        keep_inverse: bool,
     ) -> None:
         self.cell, self.z, self.solver, self.valid, self.compact = cell, z, solver, valid, compact
         self.observer = observer
         self.memory = solver.init(z)
-        self.out_memory = self.memory if keep_memory else None
+        self.out_inverse = solver.inverse(self.memory) if keep_inverse else None
         batch, groups, _ = z.shape
         device = z.device
         self.batch = batch
@@ -328,8 +328,9 @@ class _Run:
         else:
             self.out_z = self.out_z.index_copy(0, samples, out_z)
             self.out_f = self.out_f.index_copy(0, samples, out_f)
-        if self.out_memory is not None:
-            self.out_memory = scatter_rows(self.out_memory, samples, select_rows(self.memory, rows))
+        if self.out_inverse is not None:
+            learnt = self.solver.inverse(select_rows(self.memory, rows))
+            self.out_inverse = scatter_rows(self.out_inverse, samples, learnt)
         self.status[samples] = status
         self.steps[samples] = step
         self.residual[samples] = residual
@@ -381,7 +382,7 @@ class _Run:
             count.rows,
             self.solver.rtol,
             Trace(self.batch, tuple(self.residuals)),
-            self.out_memory,
+            self.out_inverse,
         )
 
 

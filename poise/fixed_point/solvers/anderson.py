@@ -10,7 +10,15 @@ from torch import Tensor
 
 from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.solvers.base import Solver
-from poise.fixed_point.solvers.secant import SecantMemory, empty_memory, mixing_weights, move, remember
+from poise.fixed_point.solvers.secant import (
+    SecantInverse,
+    SecantMemory,
+    empty_memory,
+    inverse,
+    mixing_weights,
+    move,
+    remember,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +53,10 @@ class Anderson(Solver):
     def restart(self, memory: Any, mask: Tensor, z: Tensor) -> SecantMemory:
         """Return the memory with the groups of the mask empty."""
         return replace(super().restart(memory, mask, z), restarted=True)
+
+    def inverse(self, memory: Any) -> SecantInverse:
+        """Return the multisecant inverse of the differences remembered."""
+        return inverse(memory, self.form, self.scope)
 
     def step(
         self, z: Tensor, fz: Tensor, memory: Any, f: PackedCell, valid: Tensor | None = None

@@ -57,6 +57,10 @@ class Solver(ABC):
         """Return the memory with the groups of the mask (batch, groups) empty, to begin anew from `z`."""
         return where_rows(~mask, memory, self.init(z))
 
+    def inverse(self, memory: Any) -> Any:
+        """Return what the memory knows of (I - J)^-1, a `SecantInverse`, or None for a rule that learns nothing."""
+        return None
+
     @abstractmethod
     def step(
         self, z: Tensor, fz: Tensor, memory: Any, f: PackedCell, valid: Tensor | None = None

@@ -10,7 +10,15 @@ from torch import Tensor
 
 from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.solvers.base import Solver
-from poise.fixed_point.solvers.secant import SecantMemory, empty_memory, mixing_weights, move, remember
+from poise.fixed_point.solvers.secant import (
+    SecantInverse,
+    SecantMemory,
+    empty_memory,
+    inverse,
+    mixing_weights,
+    move,
+    remember,
+)
 
 SHORTEST_STEP = 1.0 / 64.0
 
@@ -60,6 +68,10 @@ class Broyden(Solver):
         """Return the memory with the groups of the mask empty."""
         memory = super().restart(memory, mask, z)
         return replace(memory, pairs=replace(memory.pairs, restarted=True))
+
+    def inverse(self, memory: Any) -> SecantInverse:
+        """Return Broyden's inverse."""
+        return inverse(memory.pairs, "broyden", self.scope)
 
     def step(
         self, z: Tensor, fz: Tensor, memory: Any, f: PackedCell, valid: Tensor | None = None

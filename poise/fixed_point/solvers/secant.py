@@ -135,7 +135,7 @@ def mixing_weights(memory: SecantMemory, form: Form) -> Tensor:
         target = torch.bmm((rows * right).unsqueeze(1), scaled).squeeze(1)
         weights = columns * solve_spd(torch.bmm(scaled.transpose(1, 2), scaled), target, ridge)
     weights = weights.clamp(-LARGEST_WEIGHT, LARGEST_WEIGHT)
-    return torch.nan_to_num(weights, nan=0.0).to(dtype).view(*memory.dg.shape[:2], used)
+    return torch.nan_to_num(weights, nan=0.0).to(dtype).view(*memory.right.shape[:2], used)
 
 
 def move(z: Tensor, fz: Tensor, memory: SecantMemory, weights: Tensor, damping: float = 1.0) -> Tensor:
@@ -146,6 +146,51 @@ def move(z: Tensor, fz: Tensor, memory: SecantMemory, weights: Tensor, damping: 
     if damping != 1.0:
         moved = torch.baddbmm(moved, gamma, _flat(memory.dg, weights.shape[-1]), alpha=1 - damping)
     return moved.view_as(fz)
+
+
+@dataclass(frozen=True)
+class SecantInverse:
+    """What a rule has learnt of (I - J)^-1: the map g -> g - dF K left^T g, left being dX, or dG for type II."""
+
+    df: Tensor  # (batch, groups, history, features)
+    dg: Tensor  # (batch, groups, history, features)
+    mixing: Tensor  # K, (batch, groups, history, history); zero for slots not in use
+    form: Form
+    scope: str
+
+    def transposed(self, v: Tensor) -> Tensor:
+        """Return v - left K^T dF^T v, which approximates (I - J^T)^-1 v; (batch, groups, features)."""
+        history = self.df.shape[2]
+        inner = products(self.df, history, v, "sample").unsqueeze(2) @ self.mixing.double()
+        if self.scope == "prefix":  # a position's weights saw the positions up to it, so it is seen by those after it
+            inner = inner.flip(1).cumsum(dim=1).flip(1)
+        weights = inner.squeeze(2).to(v.dtype)
+        moved = v
+        for pairs, sign in ((self.dg, 1.0),) if self.form == "type2" else ((self.df, 1.0), (self.dg, -1.0)):
+            gamma = weights.flatten(0, 1).unsqueeze(1)
+            start = moved.flatten(0, 1).unsqueeze(1)
+            moved = torch.baddbmm(start, gamma, _flat(pairs, history), alpha=-sign).view_as(v)
+        return moved
+
+
+def inverse(memory: SecantMemory, form: Form, scope: str) -> SecantInverse:
+    """Return the quasi-Newton inverse that the pairs remembered stand for."""
+    batch, groups, history, _ = memory.dg.shape
+    used = max(0, min(memory.step - 1, history))
+    mixing = memory.dg.new_zeros(batch, groups, history, history)
+    if used:
+        units = torch.eye(history, dtype=memory.right.dtype, device=mixing.device)[:used]
+        columns = mixing_weights(
+            replace(
+                memory,
+                matrix=memory.matrix.repeat_interleave(used, 0),
+                xx=memory.xx.repeat_interleave(used, 0),
+                right=units.unsqueeze(1).repeat(batch, groups, 1),
+            ),
+            form,
+        )
+        mixing[:, :, :used, :used] = columns.view(batch, used, groups, used).permute(0, 2, 3, 1)
+    return SecantInverse(memory.df, memory.dg, mixing, form, scope)
 
 
 def products(pairs: Tensor, used: int, vector: Tensor, scope: str) -> Tensor:
