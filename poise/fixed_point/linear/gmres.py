@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from poise.fixed_point.linear.base import Product, check_options
-from poise.fixed_point.linear.progress import LIVE_SHARE, Progress
+from poise.fixed_point.linear.progress import LIVE_SHARE, Progress, possible
 from poise.fixed_point.loop import Iterate
 from poise.fixed_point.solution import Status
 from poise.fixed_point.tree import select_rows
@@ -109,8 +109,7 @@ class _Basis:
         height = torch.linalg.vector_norm(vector, dim=1)
         whole = torch.hypot(height, torch.linalg.vector_norm(inner, dim=1))
         plain = (height >= CANCELLED * whole) & (whole < float("inf"))
-        # On an accelerator the second pass costs less than waiting to know.
-        if plain.device.type != "cpu" or not bool(plain.all()):
+        if possible(~plain):
             inner, vector, height = self._again(known, inner, vector, plain, whole)
             going = going & ~self.broken
         column = torch.where(going.unsqueeze(1), -inner, 0.0).double()
@@ -188,10 +187,12 @@ class _Run:
         start = start / self.progress.scale
         residual = rows.b - start + self.product(start)
         self.products += 1
-        better = self.progress.open() & (torch.linalg.vector_norm(residual, dim=1) < rows.norm)
+        norm, going = torch.linalg.vector_norm(residual, dim=1), self.progress.open()
+        better = going & (norm < rows.norm)
         rows.u = torch.where(better.unsqueeze(1), start, 0.0)
         self.residual = torch.where(better.unsqueeze(1), residual, rows.b)
-        self.progress.prove(self.residual, self.progress.open())
+        self.progress.stepped(going, torch.where(better, norm, rows.norm))
+        self.progress.prove(rows.norm, better)
 
     def cycle(self) -> None:
         """Build one basis, take its step, and make anew the residuals of the rows that are not finished."""
@@ -226,7 +227,9 @@ class _Run:
             u = torch.where(again.unsqueeze(1), progress.rows.u, 0.0)
             self.residual = progress.rows.b - u + self.product(u)
             self.products += 1
-            progress.prove(self.residual, again)
+            norm = torch.linalg.vector_norm(self.residual, dim=1)
+            progress.stepped(again, norm)
+            progress.prove(norm, again)
 
     def _moved(self, vector: Tensor) -> Tensor:
         """Return v - (I - J^T) P v, which is J^T v without a preconditioner."""

@@ -71,14 +71,12 @@ class Progress:
         """Finish the rows of a mask."""
         self.rows.status = self.rows.status.masked_fill(mask, status)
 
-    def stepped(self, mask: Tensor, norm: Tensor | None = None) -> None:
-        """Count a product for the rows of a mask, with the residual norm that is known after it, if one is."""
+    def stepped(self, mask: Tensor, norm: Tensor) -> None:
+        """Count a product for the rows of a mask, and take note of the residual norms known after it."""
         rows = self.rows
         rows.steps = rows.steps + mask
-        if norm is not None:
-            rows.norm = torch.where(mask, norm, rows.norm)
-        known = torch.where(mask, rows.norm / rows.size, float("nan"))
-        self.trace.append((self.index, known))
+        rows.norm = torch.where(mask, norm, rows.norm)
+        self.trace.append((self.index, torch.where(mask, rows.norm / rows.size, float("nan"))))
 
     def believe(self, mask: Tensor, largest: Tensor) -> Tensor:
         """Finish the rows of a mask whose residual norm is within the tolerance; return those that are in doubt.
@@ -91,11 +89,9 @@ class Progress:
         self.end(within & trusted, Status.CONVERGED)
         return within & ~trusted
 
-    def prove(self, residual: Tensor, mask: Tensor) -> None:
-        """Take note of residuals made anew from u, of the rows of a mask, and of what they say."""
+    def prove(self, norm: Tensor, mask: Tensor) -> None:
+        """Judge the rows of a mask by the norms of residuals that were made anew from u."""
         rows = self.rows
-        norm = torch.linalg.vector_norm(residual, dim=1)
-        self.stepped(mask, norm)
         self.end(mask & ~norm.isfinite(), Status.NONFINITE)
         self.end(mask & (norm <= rows.tolerance), Status.CONVERGED)
         # Products round by the size of u, which exceeds that of b where J is near 1.
@@ -141,3 +137,8 @@ class Progress:
             rtol=self.rtol,
             trace=Trace(len(rows.b), tuple(self.trace)),
         )
+
+
+def possible(mask: Tensor) -> bool:
+    """Return whether a mask holds anywhere, or may: on an accelerator, what is rare costs less than waiting to know."""
+    return mask.device.type != "cpu" or bool(mask.any())
