@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast, runtime_checkable
@@ -13,34 +14,45 @@ from poise.fixed_point.packed import Count, PackedCell
 from poise.fixed_point.solvers.base import Solver
 from poise.fixed_point.state import Layout
 
+# Finished samples leave the batch when at most this share of its rows is at work: then the copies that it takes, and an
+# evaluation of the cell on the rows that stay, are made up for by the next product.
+LIVE_SHARE = 1 / 2
 
-class Product:
+
+class Product(ABC):
     """A linear map of every row's vector, (rows, features) in and out; what it costs is counted.
 
-    Made from any callable it maps a whole batch. A subclass that is `selectable` can be had on some of the rows, so
-    that samples which are finished leave the batch.
+    Where it is `selectable`, it can be had on some of the rows, so that samples which are finished leave the batch.
     """
 
     selectable: bool = False
 
-    def __init__(self, apply: Callable[[Tensor], Tensor], count: Count | None = None) -> None:
-        self.apply = apply
-        self.count = Count() if count is None else count
+    def __init__(self) -> None:
+        self.count = Count()
 
     @staticmethod
     def of(apply: Callable[[Tensor], Tensor]) -> Product:
-        """Return the product itself, or one made from a callable."""
-        return apply if isinstance(apply, Product) else Product(apply)
+        """Return the product itself, or one of whole batches made from a callable."""
+        return apply if isinstance(apply, Product) else _WholeBatch(apply)
 
+    @abstractmethod
     def __call__(self, u: Tensor) -> Tensor:
         """Return the images of the rows of `u`."""
-        self.count.evaluations += 1
-        self.count.rows += u.shape[0]
-        return self.apply(u)
 
     def select(self, index: Tensor) -> Product:
         """Return the map of the rows `index` (int64, ascending) of this one; its calls count with this one's."""
-        raise NotImplementedError(f"{type(self).__name__} is not selectable; select no rows of it.")
+        raise NotImplementedError(f"{type(self).__name__} is not selectable; keep all of its rows.")
+
+
+class _WholeBatch(Product):
+    def __init__(self, apply: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.apply = apply
+
+    def __call__(self, u: Tensor) -> Tensor:
+        self.count.evaluations += 1
+        self.count.rows += u.shape[0]
+        return self.apply(u)
 
 
 @runtime_checkable

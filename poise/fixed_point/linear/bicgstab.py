@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poise.fixed_point.linear.base import Product, check_options
-from poise.fixed_point.linear.progress import LIVE_SHARE, Progress, possible
+from poise.fixed_point.linear.base import LIVE_SHARE, Product, check_options
+from poise.fixed_point.linear.progress import Progress, possible
 from poise.fixed_point.loop import Iterate
 from poise.fixed_point.solution import Status
 from poise.fixed_point.tree import select_rows
@@ -61,6 +61,7 @@ class _Vectors:
     v: Tensor  # (rows, features), A p
     rho: Tensor  # (rows,) float64, shadow . r
     alpha: Tensor  # (rows,) float64
+    norm: Tensor  # (rows,), |r|
     largest: Tensor  # (rows,), of |u| and |r| since r was made from u
     fresh: Tensor  # (rows,) bool: r has just been made from u, and p is r
     lost: Tensor  # (rows,) bool: r must be made from u
@@ -86,6 +87,7 @@ class _Run:
             v=r,
             rho=one,
             alpha=one,
+            norm=rows.size,
             largest=rows.size,
             fresh=~no,
             lost=no,
@@ -135,16 +137,16 @@ class _Run:
         rows = progress.rows
         image, size = self._image(k.r, self._active(second=True))
         active = self._active(second=True)
-        cosine = dot(image, k.r) / (size * rows.norm)
+        cosine = dot(image, k.r) / (size * k.norm)
         cosine = torch.where(
             cosine.abs() < LEAST_COSINE, torch.copysign(torch.full_like(cosine, LEAST_COSINE), cosine), cosine
         )
-        omega = torch.where(active & (size > 0), cosine * (rows.norm / size), 0.0)
+        omega = torch.where(active & (size > 0), cosine * (k.norm / size), 0.0)
         rows.u = rows.u + times(omega, k.r)
         k.r = k.r - times(omega, image)
         doubtful = self._measure(active, torch.zeros_like(active))
         rho = dot(k.shadow, k.r)
-        broken = (rho.abs() <= self.orthogonal * rows.norm) | (size == 0)
+        broken = (rho.abs() <= self.orthogonal * k.norm) | (size == 0)
         k.lost = torch.where(active, doubtful | broken, k.lost)
         beta = torch.where(active & ~k.lost, (rho / k.rho) * (k.alpha / omega), 0.0)
         k.p = torch.where(active.unsqueeze(1), k.r + times(beta, k.p - times(omega, k.v)), k.p)
@@ -162,8 +164,8 @@ class _Run:
 
     def _choose_shadow(self, image: Tensor, size: Tensor) -> None:
         """Begin the recurrence of the fresh rows: shadow . A r must not vanish, nor shadow . r."""
-        k, norm = self.vectors, self.progress.rows.norm
-        unit, ahead = times(1 / norm.clamp_min(TINY), k.r), times(1 / size.clamp_min(TINY), image)
+        k = self.vectors
+        unit, ahead = times(1 / k.norm.clamp_min(TINY), k.r), times(1 / size.clamp_min(TINY), image)
         skew = k.fresh & (dot(unit, ahead).abs() < SKEW)
         k.shadow = torch.where(k.fresh.unsqueeze(1), unit + times(skew, ahead), k.shadow)
         k.rho = torch.where(k.fresh, dot(k.shadow, k.r), k.rho)
@@ -171,12 +173,12 @@ class _Run:
     def _measure(self, stepped: Tensor, renewed: Tensor) -> Tensor:
         """Count a product and test the residuals after it; return the rows of which it must be made anew to know."""
         progress, k = self.progress, self.vectors
-        norm = torch.linalg.vector_norm(k.r, dim=1)
-        progress.stepped(stepped, norm)
+        k.norm = torch.linalg.vector_norm(k.r, dim=1)
+        progress.stepped(stepped, k.norm)
         if possible(renewed):
-            progress.prove(norm, renewed)
-        k.largest = torch.maximum(k.largest, torch.maximum(norm, torch.linalg.vector_norm(progress.rows.u, dim=1)))
-        return progress.believe(stepped & ~renewed, k.largest)
+            progress.prove(k.norm, renewed)
+        k.largest = torch.maximum(k.largest, torch.maximum(k.norm, torch.linalg.vector_norm(progress.rows.u, dim=1)))
+        return progress.believe(k.norm, stepped & ~renewed, k.largest)
 
 
 def dot(x: Tensor, y: Tensor) -> Tensor:

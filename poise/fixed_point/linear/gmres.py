@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poise.fixed_point.linear.base import Product, check_options
-from poise.fixed_point.linear.progress import LIVE_SHARE, Progress, possible
+from poise.fixed_point.linear.base import LIVE_SHARE, Product, check_options
+from poise.fixed_point.linear.progress import Progress, possible
 from poise.fixed_point.loop import Iterate
 from poise.fixed_point.solution import Status
 from poise.fixed_point.tree import select_rows
@@ -171,7 +171,10 @@ class _Run:
     def __init__(self, solver: GMRES, product: Product, preconditioner: Product | None, b: Tensor) -> None:
         self.solver, self.product, self.preconditioner = solver, product, preconditioner
         self.progress = Progress(solver.rtol, solver.max_steps, b)
-        self.residual = self.progress.rows.b  # of the answer so far
+        self.residual = self.progress.rows.b  # of the answers at the start of a cycle
+        self.current = torch.zeros_like(
+            self.progress.open()
+        )  # of the present answers already, before a cycle has ended
         self.products = 0
         self.selectable = product.selectable and (preconditioner is None or preconditioner.selectable)
 
@@ -221,15 +224,20 @@ class _Run:
             if self.selectable and live <= LIVE_SHARE * len(going) and live < considered:
                 basis, going = self._leave_out(basis, used, going)
                 considered = live
-        self.progress.rows.u, _ = self._answers(basis, used, torch.ones_like(going))
+        progress.rows.u = self._answers(basis, used, torch.ones_like(going))
         if self.unfinished():
-            again = progress.open()
-            u = torch.where(again.unsqueeze(1), progress.rows.u, 0.0)
-            self.residual = progress.rows.b - u + self.product(u)
-            self.products += 1
-            norm = torch.linalg.vector_norm(self.residual, dim=1)
-            progress.stepped(again, norm)
-            progress.prove(norm, again)
+            self._renew(progress.open() & ~self.current)
+        self.current = torch.zeros_like(self.current)
+
+    def _renew(self, mask: Tensor) -> None:
+        """Make anew the residuals of the rows of a mask: what rotations carry along drifts from them by rounding."""
+        rows = self.progress.rows
+        u = torch.where(mask.unsqueeze(1), rows.u, 0.0)
+        self.residual = torch.where(mask.unsqueeze(1), rows.b - u + self.product(u), self.residual)
+        self.products += 1
+        norm = torch.linalg.vector_norm(self.residual, dim=1)
+        self.progress.stepped(mask, norm)
+        self.progress.prove(norm, mask)
 
     def _moved(self, vector: Tensor) -> Tensor:
         """Return v - (I - J^T) P v, which is J^T v without a preconditioner."""
@@ -239,8 +247,8 @@ class _Run:
         ahead = self.preconditioner(vector)
         return vector - ahead + self.product(ahead)
 
-    def _answers(self, basis: _Basis, used: int, ended: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the answers after this cycle, and which of the rows `ended` are in doubt; finish the others."""
+    def _answers(self, basis: _Basis, used: int, ended: Tensor) -> Tensor:
+        """Return the answers of this cycle, and finish those of the rows `ended` that are not in doubt."""
         progress, rows = self.progress, self.progress.rows
         step = basis.step(used)
         if self.preconditioner is not None:
@@ -248,17 +256,21 @@ class _Run:
         finite = step.isfinite().all(dim=1)
         progress.end(ended & (basis.broken | ~finite) & (rows.status == Status.BUDGET), Status.NONFINITE)
         u = torch.where(finite.unsqueeze(1), rows.u + step, rows.u)
-        if self.solver.rtol is None:
-            return u, torch.zeros_like(ended)
-        return u, progress.believe(ended, torch.linalg.vector_norm(u, dim=1))
+        progress.believe(rows.norm, ended, torch.linalg.vector_norm(u, dim=1))
+        return u
 
     def _leave_out(self, basis: _Basis, used: int, going: Tensor) -> tuple[_Basis, Tensor]:
-        """Let the rows go that have ended; those in doubt wait for the end of the cycle."""
-        u, doubtful = self._answers(basis, used, ~going)
-        keep = going | doubtful
-        self.progress.rows.u = torch.where(keep.unsqueeze(1), self.progress.rows.u, u)
-        index = self.progress.leave_out(keep)
+        """Let the rows go that are finished; others that have ended wait for the end of the cycle."""
+        progress = self.progress
+        progress.rows.u = torch.where(going.unsqueeze(1), progress.rows.u, self._answers(basis, used, ~going))
+        basis.columns = torch.where(going, basis.columns, 0)  # the steps of the others are taken
+        doubtful = progress.open() & ~going & ~self.current
+        if possible(doubtful):
+            self._renew(doubtful)
+            self.current = self.current | doubtful
+        index = progress.leave_out(progress.open())
         self.product = self.product.select(index)
         if self.preconditioner is not None:
             self.preconditioner = self.preconditioner.select(index)
+        self.residual, self.current = select_rows((self.residual, self.current), index)
         return select_rows(basis, index), going.index_select(0, index)

@@ -14,9 +14,6 @@ from poise.fixed_point.tree import select_rows
 
 # A tolerance below this many units of rounding of u is not believed without a residual made anew.
 DOUBT = 4.0
-# Finished samples leave the batch when at most this share of its rows is at work: then the copies that it takes, and an
-# evaluation of the cell on the rows that stay, are made up for by the next product.
-LIVE_SHARE = 1 / 2
 
 
 @dataclass
@@ -78,14 +75,18 @@ class Progress:
         rows.norm = torch.where(mask, norm, rows.norm)
         self.trace.append((self.index, torch.where(mask, rows.norm / rows.size, float("nan"))))
 
-    def believe(self, mask: Tensor, largest: Tensor) -> Tensor:
+    def believe(self, norm: Tensor, mask: Tensor, largest: Tensor) -> Tensor:
         """Finish the rows of a mask whose residual norm is within the tolerance; return those that are in doubt.
 
-        `largest`: the size of the largest vectors that the norm was carried along with. Near their rounding it goes on
-        falling where the residual does not, and only a residual made anew decides.
+        `largest`: the size of the largest vectors that the norm was carried along with. Below their rounding it goes on
+        falling where the residual does not: no more is claimed, and only a residual made anew decides.
         """
-        within = mask & (self.rows.status == Status.BUDGET) & (self.rows.norm <= self.rows.tolerance)
-        trusted = self.rows.tolerance >= DOUBT * torch.finfo(largest.dtype).eps * largest
+        rows = self.rows
+        rounding = DOUBT * torch.finfo(largest.dtype).eps * largest
+        mask = mask & (rows.status == Status.BUDGET)
+        within = mask & (norm <= rows.tolerance)
+        rows.norm = torch.where(mask, torch.maximum(norm, rounding), rows.norm)
+        trusted = rows.norm <= rows.tolerance
         self.end(within & trusted, Status.CONVERGED)
         return within & ~trusted
 
