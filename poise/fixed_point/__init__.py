@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from poise.fixed_point.adjoints import Adjoint, Implicit, JacobianFree, Phantom, Unrolled
-from poise.fixed_point.linear import GMRES, LinearSolver, Neumann
+from poise.fixed_point.linear import GMRES, BiCGSTAB, Dense, LinearSolver, Neumann
 from poise.fixed_point.solution import CellWarning, ConvergenceError, ConvergenceWarning, Solution, Status
 from poise.fixed_point.solve import find_root
 from poise.fixed_point.solve import fixed_point as _fixed_point
@@ -20,11 +20,13 @@ __all__ = [
     "GMRES",
     "Adjoint",
     "Anderson",
+    "BiCGSTAB",
     "Broyden",
     "CellWarning",
     "ConvergenceError",
     "ConvergenceWarning",
     "Counters",
+    "Dense",
     "External",
     "Implicit",
     "JacobianFree",

@@ -41,14 +41,14 @@ def check_cell(cell: PackedCell, found: Iterate) -> None:
             "of one sample (LayerNorm, GroupNorm), not of the batch"
         )
         return
-    if _differ(cell, alone, repeated):
+    if differ(cell, alone, repeated):
         _warn(
             f"the cell {name} is not deterministic: two evaluations of one state differ by "
             f"{_gap(alone, repeated):.1e}; draw noise and dropout masks once a solve, in inject, and pass them on "
             "in the context"
         )
         return
-    if _differ(cell, alone, found.fz[first]):
+    if differ(cell, alone, found.fz[first]):
         _warn(
             f"the cell {name} couples its samples: one evaluated alone differs by "
             f"{_gap(alone, found.fz[first]):.1e} from itself in the batch; use statistics of one sample "
@@ -74,7 +74,8 @@ def _gap(a: Tensor, b: Tensor) -> float:
     return ((a - b).norm() / b.norm().clamp_min(torch.finfo(b.dtype).tiny)).item()
 
 
-def _differ(cell: PackedCell, a: Tensor, b: Tensor) -> bool:
+def differ(cell: PackedCell, a: Tensor, b: Tensor) -> bool:
+    """Return whether two images differ by more than rounding."""
     return not _gap(a, b) <= ROUNDING * cell.epsilon
 
 

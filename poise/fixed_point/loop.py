@@ -80,7 +80,7 @@ def iterate(
     keep_inverse: bool = False,
 ) -> Iterate:
     """Run a solver from `z` (batch, groups, features) until every sample is finished or the budget is spent."""
-    if cell.casts is not None:  # the cell evaluates under the caller's autocast; the rule's own products stay wide
+    if cell.casts.dtypes:  # the cell evaluates under the caller's autocast; the rule's own products stay wide
         with torch.autocast(z.device.type, enabled=False):
             return _iterate(cell, z, solver, valid, compact, observer, keep_inverse)
     return _iterate(cell, z, solver, valid, compact, observer, keep_inverse)

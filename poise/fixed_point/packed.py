@@ -23,24 +23,34 @@ class Count:
     rows: int = 0
 
 
+DEVICES = ("cpu", "cuda")
+
+
 @dataclass(frozen=True)
 class Casts:
-    """The autocast state of the caller, for evaluations that are made elsewhere: in a backward, or beside wide sums."""
+    """The autocast state of the caller, for evaluations made in a backward or beside sums that stay wide."""
 
     dtypes: tuple[tuple[str, torch.dtype], ...]  # of each device whose autocast is enabled
 
     @staticmethod
-    def now() -> Casts | None:
-        """Return the state, or None where no autocast is enabled."""
-        enabled = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
-        return Casts(tuple((device, torch.get_autocast_dtype(device)) for device in enabled)) if enabled else None
+    def now() -> Casts:
+        """Return the state at this moment."""
+        enabled = [device for device in DEVICES if torch.is_autocast_enabled(device)]
+        return Casts(tuple((device, torch.get_autocast_dtype(device)) for device in enabled))
+
+    def hold(self) -> bool:
+        """Whether nothing has to be restored."""
+        return not self.dtypes and not any(map(torch.is_autocast_enabled, DEVICES))
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """Enable what was enabled."""
+        """Compute as at that moment."""
         with ExitStack() as stack:
-            for device, dtype in self.dtypes:
-                stack.enter_context(torch.autocast(device, dtype=dtype))
+            dtypes = dict(self.dtypes)
+            for device in DEVICES:
+                if device in dtypes or torch.is_autocast_enabled(device):
+                    enabled = device in dtypes
+                    stack.enter_context(torch.autocast(device, dtypes.get(device), enabled=enabled))
             yield
 
 
@@ -55,7 +65,7 @@ class PackedCell:
     count: Count = field(default_factory=Count)
     dtypes: list[torch.dtype] = field(default_factory=list)  # of the cell's own output, known after the first call
     takes_context: bool = True
-    casts: Casts | None = field(default_factory=Casts.now)
+    casts: Casts = field(default_factory=Casts.now)
 
     def __call__(self, z: Tensor) -> Tensor:
         """Evaluate the cell once on all rows of `z`."""
@@ -66,7 +76,7 @@ class PackedCell:
 
     def evaluate(self, state: Any) -> Any:
         """Evaluate the cell on an unpacked state and check what it returned."""
-        if self.casts is None:
+        if self.casts.hold():
             out = self.f(state, self.context) if self.takes_context else self.f(state)
         else:
             with self.casts.restored():
@@ -97,7 +107,7 @@ class PackedCell:
                     "return the state's shape, or start from a z0 of the cell's shape."
                 )
             # Under autocast a cell may answer in lower precision than the state's; the solver's numbers stay wide.
-            lower = self.casts is not None and new.dtype in (torch.float16, torch.bfloat16)
+            lower = bool(self.casts.dtypes) and new.dtype in (torch.float16, torch.bfloat16)
             if new.dtype != old.dtype and not (lower and old.dtype == torch.float32):
                 raise TypeError(
                     f"the cell returned {new.dtype} for a state of {old.dtype}; cast in the cell or start from a z0 "
@@ -109,7 +119,7 @@ class PackedCell:
     def epsilon(self) -> float:
         """The relative spacing of the numbers in which the cell computes."""
         kinds = [torch.finfo(dtype).eps for dtype in self.dtypes or self.layout.dtypes]
-        kinds += [torch.finfo(dtype).eps for _, dtype in self.casts.dtypes] if self.casts is not None else []
+        kinds += [torch.finfo(dtype).eps for _, dtype in self.casts.dtypes]
         return max(kinds)
 
 

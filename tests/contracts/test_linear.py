@@ -8,12 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import poise
-from poise import GMRES, Anderson, Broyden, Neumann, Picard, Status
+from poise import GMRES, Anderson, BiCGSTAB, Broyden, Dense, Neumann, Picard, Status
 from poise.fixed_point.linear import as_linear
 
 LINEAR = {
     "gmres": GMRES(rtol=1e-11),
     "gmres_restarted": GMRES(rtol=1e-11, restart=6, max_steps=400),
+    "bicgstab": BiCGSTAB(rtol=1e-11, max_steps=400),
+    "dense": Dense(rtol=1e-11),
     "picard": Picard(rtol=1e-11, max_steps=500),
     "anderson": Anderson(rtol=1e-11, max_steps=500),
     "anderson_type2": Anderson(rtol=1e-11, form="type2", max_steps=500),

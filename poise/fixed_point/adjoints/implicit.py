@@ -12,12 +12,12 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from poise.fixed_point.adjoints.base import Adjoint, Attachment, detached_state, on_usable_rows
+from poise.fixed_point.adjoints.products import Evaluation, JacobianProduct, Recording
 from poise.fixed_point.linear import GMRES, LinearSolver, as_linear
 from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.solvers import External, Solver
 from poise.fixed_point.tree import tree_leaves, tree_replace
 
-Product = Callable[[Tensor], Tensor]
 Evaluate = Callable[[Tensor, Sequence[Tensor]], Tensor]  # of a state and the known inputs
 
 
@@ -25,9 +25,11 @@ Evaluate = Callable[[Tensor, Sequence[Tensor]], Tensor]  # of a state and the kn
 class Implicit(Adjoint):
     """Solve (I - J^T) u = g in the backward and pass u through one evaluation (implicit function theorem).
 
-    `solver`: `GMRES()`, `Neumann(terms=...)` or any fixed-point solver. Memory does not grow with the number of
-    evaluations. Second order is exact for the context and the parameters named; what the cell closes over otherwise is
-    refused there (and differentiated like anything else in first order). Bai, Kolter and Koltun (2019), theorem 1.
+    `solver`: `GMRES()`, `BiCGSTAB()`, `Dense()`, `Neumann()` or any fixed-point solver. With a context, samples
+    that are finished leave the backward, for which the cell is evaluated anew on those that remain. Memory does not
+    grow with the number of evaluations. Second order is exact for the context and the parameters named; what the cell
+    closes over otherwise is refused there (and differentiated like anything else in first order). Bai, Kolter and
+    Koltun (2019), theorem 1.
     """
 
     solver: Solver | LinearSolver = GMRES()
@@ -56,20 +58,20 @@ class Implicit(Adjoint):
                 context = [given[place[id(leaf)]] if leaf.requires_grad else leaf for leaf in leaves]
                 return replace(cell, context=tree_replace(cell.context, iter(context)))(z)
 
-            return _attach(self.solver, attachment, evaluate, z, fz, known)
+            return _attach(self.solver, attachment, evaluate, z, fz, known, cell)
 
         return on_usable_rows(attachment, attach)
 
 
 @dataclass(frozen=True)
 class _Scene:
-    """What a backward needs besides tensors. The ends of the cell's graph are edges: they hold no numbers."""
+    """What a backward needs besides tensors."""
 
     solver: Solver | LinearSolver
     attachment: Attachment
     evaluate: Evaluate
-    image: GradientEdge
-    start: GradientEdge
+    recording: Recording
+    evaluation: Evaluation | None  # where rows of the cell can be evaluated again
 
 
 def _attach(
@@ -79,16 +81,21 @@ def _attach(
     z: Tensor,
     fz: Tensor,
     known: list[Tensor],
+    cell: PackedCell | None = None,
 ) -> Tensor:
-    """Return `fz`, the fixed point of `evaluate(., known)` near `z`, with the implicit gradient."""
+    """Return `fz`, the fixed point of `evaluate(., known)` near `z`, with the implicit gradient.
+
+    `cell`: what is evaluated, where it is a cell whose rows can be selected.
+    """
     start = z.detach().requires_grad_()
     image = evaluate(start, known)
     if not image.requires_grad:
         return fz.detach()  # a constant map
-    image_edge, start_edge = get_gradient_edge(image), get_gradient_edge(start)
-    if not any(leaf.requires_grad for leaf in known) and not unnamed_leaves(image_edge, [start]):
+    recording = Recording(get_gradient_edge(image), get_gradient_edge(start))
+    if not any(leaf.requires_grad for leaf in known) and not unnamed_leaves(recording.image, [start]):
         return fz.detach()  # nothing asks for a gradient
-    scene = _Scene(solver, attachment, evaluate, image_edge, start_edge)
+    evaluation = None if cell is None or not cell.selectable else Evaluation(cell, z.detach(), fz.detach())
+    scene = _Scene(solver, attachment, evaluate, recording, evaluation)
     return _ImplicitFunction.apply(scene, image, fz.detach(), *known)
 
 
@@ -112,7 +119,7 @@ class _ImplicitFunction(torch.autograd.Function):
         if torch.is_grad_enabled():
             state, *known = ctx.saved_tensors
             return None, None, None, *_recorded_gradients(scene, state, known, grad)
-        u = _solve(scene, lambda v: _product(scene.image, scene.start, v), grad)
+        u = _solve(scene, JacobianProduct(scene.recording, grad.shape, scene.evaluation), grad)
         # u goes on through the one recorded evaluation to everything the cell used, named or closed over.
         return None, u, None, *nothing
 
@@ -136,19 +143,11 @@ class _Latch:
     closed: bool = False
 
 
-def _product(image: GradientEdge, start: GradientEdge, u: Tensor, create_graph: bool = False) -> Tensor:
-    """Return J^T u, J being the Jacobian of the graph between two edges."""
-    (moved,) = torch.autograd.grad(
-        [image], [start], [u], retain_graph=True, create_graph=create_graph, allow_unused=True
-    )
-    return torch.zeros_like(u) if moved is None else moved
-
-
-def _solve(scene: _Scene, product: Product, grad: Tensor) -> Tensor:
+def _solve(scene: _Scene, product: JacobianProduct, grad: Tensor) -> Tensor:
     """Solve u - J^T u = grad, count the solve, and leave its record with the solution."""
     attachment = scene.attachment
     right = grad.detach().flatten(1)
-    found = as_linear(scene.solver).solve(lambda v: product(v.reshape(grad.shape)).flatten(1), right)
+    found = as_linear(scene.solver).solve(product, right)
     record = found.solution(None)
     attachment.backward[:] = [record]
     attachment.tally.add(record, attachment.on_failure)
@@ -169,7 +168,9 @@ def _recorded_gradients(scene: _Scene, state: Tensor, known: list[Tensor], grad:
     u -> J^T u + grad, differentiated implicitly. Gates keep apart what the graph joins: while the gradients are taken
     they stop at the state and at each known input; later derivatives pass.
     """
-    unnamed = unnamed_leaves(scene.image, [scene.start, *(leaf for leaf in known if leaf.requires_grad)])
+    unnamed = unnamed_leaves(
+        scene.recording.image, [scene.recording.start, *(leaf for leaf in known if leaf.requires_grad)]
+    )
     if unnamed:
         raise RuntimeError(
             f"a second derivative was asked for, but the cell closes over {unnamed} tensors that nobody named; "
@@ -179,21 +180,24 @@ def _recorded_gradients(scene: _Scene, state: Tensor, known: list[Tensor], grad:
     def affine(v: Tensor, named: Sequence[Tensor]) -> Tensor:
         right, at, *others = named
         at = at if at.requires_grad else at.detach().requires_grad_()
-        ends = get_gradient_edge(scene.evaluate(at, others)), get_gradient_edge(at)
-        return _product(*ends, v, create_graph=True) + right
+        recording = Recording(get_gradient_edge(scene.evaluate(at, others)), get_gradient_edge(at))
+        return recording.product(v, create_graph=True) + right
 
     latch = _Latch()
     gated_state, *gated = (x if x.is_leaf else _Gate.apply(latch, x) for x in (state, *known))
     with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
         image = scene.evaluate(gated_state, gated)
-        ends = get_gradient_edge(image), get_gradient_edge(gated_state)
+        recording = Recording(get_gradient_edge(image), get_gradient_edge(gated_state))
         computed = [leaf for leaf in known if not leaf.is_leaf and leaf.requires_grad]
-        if reaches(ends[0], [gated_state, *gated], computed):
+        if reaches(recording.image, [gated_state, *gated], computed):
             raise RuntimeError(
                 "a second derivative was asked for, but the cell also closes over a tensor that its context holds; "
                 "let it use what is passed as context only."
             )
-        u = _solve(scene, lambda v: _product(*ends, v), grad)
+        evaluation = scene.evaluation
+        if evaluation is not None:
+            evaluation = replace(evaluation, z=state.detach(), fz=image.detach())
+        u = _solve(scene, JacobianProduct(recording, grad.shape, evaluation), grad)
         u = _attach(scene.solver, scene.attachment, affine, u, u, [grad, state, *known])
         wanted = [place for place, leaf in enumerate(gated) if leaf.requires_grad]
         latch.closed = True
@@ -213,7 +217,7 @@ def unnamed_leaves(end: GradientEdge, known: Sequence[Tensor | GradientEdge]) ->
     """Return how many leaf tensors a graph reaches other than through the known ones."""
     nodes = walk(end, known)
     # The detached start of an equilibrium inside the cell is a leaf of the graph, but no input.
-    starts = {node.scene.start.node for node in nodes if isinstance(getattr(node, "scene", None), _Scene)}
+    starts = {node.scene.recording.start.node for node in nodes if isinstance(getattr(node, "scene", None), _Scene)}
     return sum(hasattr(node, "variable") and node not in starts for node in nodes)
 
 

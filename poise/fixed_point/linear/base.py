@@ -2,26 +2,68 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, cast, runtime_checkable
 
 from torch import Tensor
 
 from poise.fixed_point.loop import Iterate, iterate
-from poise.fixed_point.packed import PackedCell
+from poise.fixed_point.packed import Count, PackedCell
 from poise.fixed_point.solvers.base import Solver
 from poise.fixed_point.state import Layout
 
-Product = Callable[[Tensor], Tensor]
+# Finished samples leave the batch when at most this share of its rows is at work: then the copies that it takes, and an
+# evaluation of the cell on the rows that stay, are made up for by the next product.
+LIVE_SHARE = 1 / 2
+
+
+class Product(ABC):
+    """A linear map of every row's vector, (rows, features) in and out; what it costs is counted.
+
+    Where it is `selectable`, it can be had on some of the rows, so that samples which are finished leave the batch.
+    """
+
+    selectable: bool = False
+
+    def __init__(self) -> None:
+        self.count = Count()
+
+    @staticmethod
+    def of(apply: Callable[[Tensor], Tensor]) -> Product:
+        """Return the product itself, or one of whole batches made from a callable."""
+        return apply if isinstance(apply, Product) else _WholeBatch(apply)
+
+    @abstractmethod
+    def __call__(self, u: Tensor) -> Tensor:
+        """Return the images of the rows of `u`."""
+
+    def select(self, index: Tensor) -> Product:
+        """Return the map of the rows `index` (int64, ascending) of this one; its calls count with this one's."""
+        raise NotImplementedError(f"{type(self).__name__} is not selectable; keep all of its rows.")
+
+
+class _WholeBatch(Product):
+    def __init__(self, apply: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.apply = apply
+
+    def __call__(self, u: Tensor) -> Tensor:
+        self.count.evaluations += 1
+        self.count.rows += u.shape[0]
+        return self.apply(u)
 
 
 @runtime_checkable
 class LinearSolver(Protocol):
     """Solves u - J^T u = b for every sample, given u -> J^T u on (batch, features)."""
 
-    def solve(self, product: Product, b: Tensor) -> Iterate:
-        """Return the solution as `fz`, with statuses; the residual is |b - u + J^T u| / |b|."""
+    def solve(self, product: Callable[[Tensor], Tensor], b: Tensor) -> Iterate:
+        """Return the solution as `fz`, with statuses; the residual is |b - u + J^T u| / |b|.
+
+        `product`: a `Product`, or any callable where every sample stays in the batch.
+        """
         ...
 
 
@@ -31,18 +73,24 @@ class FixedPointLinear:
 
     solver: Solver
 
-    def solve(self, product: Product, b: Tensor) -> Iterate:
-        """Run the solver's loop on the affine map; every sample stays in the batch."""
+    def solve(self, product: Callable[[Tensor], Tensor], b: Tensor) -> Iterate:
+        """Run the solver's loop on the affine map."""
         start = b.unsqueeze(1)
-        layout = Layout.of(start)
-        cell = PackedCell(
-            lambda u: product(u.squeeze(1)).unsqueeze(1) + start, layout, None, False, takes_context=False
-        )
-        return _flat(iterate(cell, layout.pack(start), self.solver))
+        product = Product.of(product)
+        cell = _AffineCell(product, Layout.of(start), context=start, selectable=product.selectable, count=product.count)
+        found = iterate(cell, start, self.solver)
+        return replace(found, z=found.z.flatten(1), fz=found.fz.flatten(1))
 
 
-def _flat(found: Iterate) -> Iterate:
-    return Iterate(**{**vars(found), "z": found.z.flatten(1), "fz": found.fz.flatten(1)})
+@dataclass(frozen=True)
+class _AffineCell(PackedCell):
+    """u -> J^T u + b as a cell on packed states: `f` is the product, which counts its calls itself; b the context."""
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.f(z.squeeze(1)).unsqueeze(1) + self.context
+
+    def select(self, index: Tensor) -> PackedCell:
+        return replace(self, f=cast(Product, self.f).select(index), context=self.context.index_select(0, index))
 
 
 def as_linear(solver: Solver | LinearSolver) -> LinearSolver:
@@ -54,3 +102,12 @@ def as_linear(solver: Solver | LinearSolver) -> LinearSolver:
             f"the backward mixes whole samples, but {solver} has scope={solver.scope!r}; pass one with scope='sample'."
         )
     return FixedPointLinear(solver)
+
+
+def check_options(solver: Any) -> None:
+    """Refuse a tolerance or a budget that means nothing."""
+    name = type(solver).__name__
+    if solver.rtol is not None and not solver.rtol >= 0:
+        raise ValueError(f"{name}(rtol={solver.rtol}) is no tolerance; pass a number of at least 0, or None.")
+    if solver.max_steps < 1:
+        raise ValueError(f"{solver} makes no step; pass max_steps of at least 1.")

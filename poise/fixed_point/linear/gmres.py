@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from poise.fixed_point.linear.base import Product
-from poise.fixed_point.loop import FLOOR, Iterate
-from poise.fixed_point.solution import Status, Trace
+from poise.fixed_point.linear.base import LIVE_SHARE, Product, check_options
+from poise.fixed_point.linear.progress import Progress, possible
+from poise.fixed_point.loop import Iterate
+from poise.fixed_point.solution import Status
+from poise.fixed_point.tree import select_rows
 
-# A tolerance below this many units of rounding of u is not believed without a residual made anew.
-DOUBT = 4.0
 # The basis begins with room for so many vectors and doubles: most solves need few, and each is memory of a state.
 FIRST_ROOM = 8
+# A vector is made orthogonal a second time when the first pass left less than this share of its norm.
+CANCELLED = 0.5
+TINY = 1e-150
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,164 +35,242 @@ class GMRES:
     restart: int = 40
 
     def __post_init__(self) -> None:
-        if self.rtol is not None and not self.rtol >= 0:
-            raise ValueError(f"GMRES(rtol={self.rtol}) is no tolerance; pass a number of at least 0, or None.")
-        if self.max_steps < 1 or self.restart < 1:
-            raise ValueError(f"{self} makes no step; pass max_steps and restart of at least 1.")
+        check_options(self)
+        if self.restart < 1:
+            raise ValueError(f"{self} keeps no basis; pass restart of at least 1.")
 
-    def solve(self, product: Product, b: Tensor) -> Iterate:
-        """Return the solution of u - J^T u = b, (batch, features), as `fz`."""
-        # Rows are solved at size one, since squares of very small and very large float32 numbers leave its range.
-        scale = b.abs().amax(dim=1, keepdim=True) if b.numel() else b[:, :1].abs()
-        scale = torch.where((scale > 0) & scale.isfinite(), scale, 1.0)
-        run = _Run(self, product, b / scale)
-        while run.products < self.max_steps and run.unfinished():
-            run.cycle(min(self.restart, self.max_steps - run.products))
-        found = run.finish()
-        return replace(found, z=found.z * scale, fz=found.fz * scale)
+    def solve(
+        self,
+        product: Callable[[Tensor], Tensor],
+        b: Tensor,
+        start: Tensor | None = None,
+        preconditioner: Callable[[Tensor], Tensor] | None = None,
+    ) -> Iterate:
+        """Return the solution of u - J^T u = b, (batch, features), as `fz`.
+
+        `product`: a `Product`, or any callable where every sample stays in the batch. `start`: a guess of u, used where
+        its residual is below that of zero. `preconditioner`: a constant linear map P on (batch, features), a `Product`
+        likewise; (I - J^T) P y = b is solved and u = P y, so the residual stays that of u (Saad 2003, section 9.3.2).
+        """
+        run = _Run(self, Product.of(product), None if preconditioner is None else Product.of(preconditioner), b)
+        if start is not None:
+            run.begin(start)
+        while run.unfinished():
+            run.cycle()
+        return run.progress.finish(run.product)
 
 
+@dataclass
 class _Basis:
-    """An orthonormal Krylov basis and the triangle that rotations make of its Hessenberg matrix, for every sample."""
+    """An orthonormal Krylov basis, and what rotations make of its Hessenberg matrix, for every row.
 
-    def __init__(self, start: Tensor, norm: Tensor, length: int) -> None:
-        batch, features = start.shape
-        self.length = length
-        self.vectors = start.new_zeros(batch, min(length, FIRST_ROOM), features)
-        self.vectors[:, 0] = normalised(start, norm)
-        zeros = partial(torch.zeros, dtype=torch.float64, device=start.device)
-        # The product of all rotations is kept, so that a new column costs one product instead of one a rotation.
-        self.rotation = torch.diag_embed(zeros(batch, length + 1) + 1)
-        self.triangle = zeros(batch, length, length)
-        self.right = zeros(batch, length + 1)
-        self.right[:, 0] = norm
-        self.columns = torch.zeros(batch, dtype=torch.int64, device=start.device)  # used by each sample
+    `rotation` is the product of all rotations, so that a new column costs one product instead of one a rotation; its
+    first column, times the norm of the start, is the rotated right-hand side.
+    """
 
-    def extend(self, j: int, vector: Tensor, going: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the image of vector j for the samples `going`; return their residual norms and which go on."""
-        length = self.length
+    vectors: Tensor  # (rows, room, features), as many as were written; zero once a row has ended
+    triangle: Tensor  # (rows, room, room) float64
+    rotation: Tensor  # (rows, room + 1, room + 1) float64, orthogonal
+    norm: Tensor  # (rows,) float64, of the start
+    columns: Tensor  # (rows,) int64, used by each row
+    broken: Tensor  # (rows,) bool: an image was not finite
+
+    @staticmethod
+    def of(start: Tensor, norm: Tensor, room: int) -> _Basis:
+        """Begin with a residual of this norm; a row whose norm is zero does not take part."""
+        rows, features = start.shape
+        vectors = start.new_empty(rows, room, features)
+        factor = torch.where(norm > 0, 1 / norm, 0.0)
+        torch.mul(start, factor.unsqueeze(1), out=vectors[:, 0])
+        triangle = torch.zeros(rows, room, room, dtype=torch.float64, device=start.device)
+        rotation = F.pad(triangle, (0, 1, 0, 1))
+        rotation[:, 0, 0] = 1
+        columns = torch.zeros(rows, dtype=torch.int64, device=start.device)
+        return _Basis(vectors, triangle, rotation, norm.double(), columns, torch.zeros_like(columns, dtype=torch.bool))
+
+    def grow(self, length: int) -> None:
+        """Make room for twice as many vectors, `length` at most."""
+        rows, room, features = self.vectors.shape
+        more = min(2 * room, length) - room
+        vectors = self.vectors.new_empty(rows, room + more, features)
+        vectors[:, :room] = self.vectors
+        self.vectors = vectors
+        self.triangle = F.pad(self.triangle, (0, more, 0, more))
+        self.rotation = F.pad(self.rotation, (0, more, 0, more))
+
+    def extend(self, j: int, moved: Tensor, going: Tensor, last: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Add the image of vector j, given as vector j - image, for the rows `going`.
+
+        Return their residual norms, which of them have one, and of which there is a next vector. The difference is made
+        orthogonal, not the image: most of that is vector j itself, and would cancel.
+        """
         known = self.vectors[:, : j + 1]
-        column = torch.zeros(len(vector), length + 1, dtype=torch.float64, device=vector.device)
-        # Twice is enough to stay orthogonal in float32 (Giraud, Langou and Rozloznik 2005); once is not.
-        for _ in range(2):
-            inner = (known @ vector.unsqueeze(2)).squeeze(2)
-            vector = vector - (inner.unsqueeze(1) @ known).squeeze(1)
-            column[:, : j + 1] += inner
+        inner, vector = orthogonalised(known, moved)
         height = torch.linalg.vector_norm(vector, dim=1)
-        column[:, j + 1] = height
-        going = going & column.isfinite().all(dim=1)
-        if j + 1 < length:
-            if j + 1 == self.vectors.shape[1]:
-                self.vectors = torch.cat([self.vectors, torch.zeros_like(self.vectors)], dim=1)[:, :length]
-            self.vectors[:, j + 1] = torch.where(going.unsqueeze(1), normalised(vector, height), 0.0)
-        turned = (self.rotation @ column.unsqueeze(2)).squeeze(2)
-        radius = torch.hypot(turned[:, j], turned[:, j + 1])
-        cosine = torch.where(radius > 0, turned[:, j] / radius, 1.0)
-        sine = torch.where(radius > 0, turned[:, j + 1] / radius, 0.0)
-        above, below = self.rotation[:, j].clone(), self.rotation[:, j + 1].clone()
-        self.rotation[:, j] = cosine.unsqueeze(1) * above + sine.unsqueeze(1) * below
-        self.rotation[:, j + 1] = cosine.unsqueeze(1) * below - sine.unsqueeze(1) * above
+        whole = torch.hypot(height, torch.linalg.vector_norm(inner, dim=1))
+        plain = (height >= CANCELLED * whole) & (whole < float("inf"))
+        if possible(~plain):
+            inner, vector, height = self._again(known, inner, vector, plain, whole)
+            going = going & ~self.broken
+        column = torch.where(going.unsqueeze(1), -inner, 0.0).double()
+        column[:, j] += 1
+        # Never quite zero: a column of zeros (a singular system) then takes nothing off the residual.
+        below = torch.where(going, height, 0.0).double().clamp_min(TINY)
+        following = going & (height > 0)
+        if not last:
+            factor = torch.where(following, -1 / height, 0.0)
+            torch.mul(vector, factor.unsqueeze(1), out=self.vectors[:, j + 1])
+        rotation = self.rotation
+        turned = (rotation[:, : j + 1, : j + 1] * column.unsqueeze(1)).sum(dim=2)
+        radius = torch.hypot(turned[:, j], below)
+        cosine, sine = turned[:, j] / radius, below / radius
         turned[:, j] = radius
-        self.triangle[:, :, j] = torch.where(going.unsqueeze(1), turned[:, :length], 0.0)
-        self.right[:, j + 1] = torch.where(going, -sine * self.right[:, j], 0.0)
-        self.right[:, j] = torch.where(going, cosine * self.right[:, j], self.right[:, j])
-        self.columns = self.columns + going
-        return self.right[:, j + 1].abs().to(vector.dtype), going
+        self.triangle[:, : j + 1, j] = turned
+        torch.mul(rotation[:, j, : j + 1], sine.unsqueeze(1), out=rotation[:, j + 1, : j + 1])
+        rotation[:, j, : j + 1] *= cosine.unsqueeze(1)
+        rotation[:, j, j + 1] = sine
+        rotation[:, j + 1, j + 1] = -cosine
+        self.columns += going
+        return (self.norm * rotation[:, j + 1, 0]).abs().to(moved.dtype), going, following
 
-    def step(self) -> Tensor:
-        """Return the combination of the basis that minimises each sample's residual."""
-        length = self.triangle.shape[1]
-        unused = torch.arange(length, device=self.columns.device) >= self.columns.unsqueeze(1)
-        unused = unused | (self.triangle.diagonal(dim1=1, dim2=2) == 0)
-        triangle = self.triangle + torch.diag_embed(unused.double())
-        right = self.right[:, :length].masked_fill(unused, 0.0)
+    def _again(
+        self, known: Tensor, inner: Tensor, vector: Tensor, plain: Tensor, whole: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Make the vectors that are not `plain` orthogonal a second time; those that are not finite end their rows.
+
+        Twice is enough to stay orthogonal in float32 (Giraud, Langou and Rozloznik 2005), and needed only where the
+        first pass cancelled (Daniel, Gragg, Kaufman and Stewart 1976).
+        """
+        finite = whole < float("inf")
+        self.broken = self.broken | ~finite
+        rest, again = orthogonalised(known, vector)
+        cancelled, finite = ~plain.unsqueeze(1), finite.unsqueeze(1)
+        inner = torch.where(finite, torch.where(cancelled, inner + rest, inner), 0.0)
+        vector = torch.where(finite, torch.where(cancelled, again, vector), 0.0)
+        return inner, vector, torch.linalg.vector_norm(vector, dim=1)
+
+    def step(self, used: int) -> Tensor:
+        """Return the combination of the first `used` vectors that minimises each row's residual."""
+        unused = torch.arange(used, device=self.columns.device) >= self.columns.unsqueeze(1)
+        triangle = self.triangle[:, :used, :used] + torch.diag_embed(unused.double())
+        right = (self.norm.unsqueeze(1) * self.rotation[:, :used, 0]).masked_fill(unused, 0.0)
         weights = torch.linalg.solve_triangular(triangle, right.unsqueeze(2), upper=True)
-        weights = weights[:, : self.vectors.shape[1]].transpose(1, 2).to(self.vectors.dtype)
-        return (weights @ self.vectors).squeeze(1)
+        return (weights.transpose(1, 2).to(self.vectors.dtype) @ self.vectors[:, :used]).squeeze(1)
 
 
-def normalised(vector: Tensor, norm: Tensor) -> Tensor:
-    """Return vector / norm, and zero where the norm is zero."""
-    return torch.where(norm > 0, 1 / norm, 0.0).unsqueeze(1) * vector
+def orthogonalised(known: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the inner products with the known vectors and what is left of a vector without them."""
+    # A row times a matrix: ten times as fast on a CPU as the same matrix, transposed, times a column.
+    inner = vector.unsqueeze(1) @ known.transpose(1, 2)
+    return inner.squeeze(1), torch.baddbmm(vector.unsqueeze(1), inner, known, alpha=-1).squeeze(1)
 
 
 class _Run:
-    """The progress of one solve."""
+    """The live rows of one solve."""
 
-    def __init__(self, solver: GMRES, product: Product, b: Tensor) -> None:
-        self.solver, self.product, self.b = solver, product, b
-        self.size = torch.linalg.vector_norm(b, dim=1)
-        self.tolerance = (solver.rtol or 0.0) * self.size
-        self.u, self.r, self.norm = torch.zeros_like(b), b, self.size
+    def __init__(self, solver: GMRES, product: Product, preconditioner: Product | None, b: Tensor) -> None:
+        self.solver, self.product, self.preconditioner = solver, product, preconditioner
+        self.progress = Progress(solver.rtol, solver.max_steps, b)
+        self.residual = self.progress.rows.b  # of the answers at the start of a cycle
+        self.current = torch.zeros_like(
+            self.progress.open()
+        )  # of the present answers already, before a cycle has ended
         self.products = 0
-        batch = b.shape[0]
-        self.status = torch.full((batch,), Status.BUDGET, dtype=torch.int8, device=b.device)
-        self.status = self.status.masked_fill(self.size == 0, Status.CONVERGED)
-        self.status = self.status.masked_fill(~self.size.isfinite(), Status.NONFINITE)
-        self.steps = torch.zeros(batch, dtype=torch.int64, device=b.device)
-        self.trace: list[tuple[Tensor | None, Tensor]] = []
+        self.selectable = product.selectable and (preconditioner is None or preconditioner.selectable)
 
     def unfinished(self) -> bool:
-        return self.solver.rtol is None or bool((self.status == Status.BUDGET).any())
+        """Whether another cycle is wanted; a fixed budget is spent without asking the rows."""
+        if self.solver.rtol is None:
+            return self.products < self.solver.max_steps
+        return bool(self.progress.open().any())
 
-    def cycle(self, length: int) -> None:
-        """Build one basis of at most `length` vectors and take its step."""
-        live = self.status == Status.BUDGET
-        start = torch.where(live.unsqueeze(1), self.r, 0.0)
-        basis = _Basis(start, torch.where(live, self.norm, 0.0), length)
-        going = live
-        for j in range(length):
-            vector = basis.vectors[:, j]
-            image = vector - self.product(vector)
-            self.products += 1
-            tried = going
-            estimate, going = basis.extend(j, image, going)
-            self.status = self.status.masked_fill(tried & ~going, Status.NONFINITE)
-            self.norm = torch.where(going, estimate, self.norm)
-            self.steps = torch.where(going, self.products, self.steps)
-            self.trace.append((None, torch.where(going, self.norm / self.size, float("nan"))))
-            if self.solver.rtol is not None:
-                going = going & (estimate > self.tolerance)
-                if not bool(going.any()):
-                    break
-        step = basis.step()
-        taken = live & step.isfinite().all(dim=1)
-        self.u = torch.where(taken.unsqueeze(1), self.u + step, self.u)
-        if self.solver.rtol is not None:
-            # Near the floor the rotations' estimate goes on falling where the residual does not: such samples are
-            # tested on a residual made anew, the others without another product.
-            rounding = torch.finfo(self.b.dtype).eps * torch.linalg.vector_norm(self.u, dim=1)
-            trusted = self.tolerance >= DOUBT * rounding
-            within = live & (self.norm <= self.tolerance) & (self.status == Status.BUDGET) & trusted
-            self.status = self.status.masked_fill(within, Status.CONVERGED)
-        if self.products < self.solver.max_steps and self.unfinished():
-            self._restart()
-
-    def _restart(self) -> None:
-        """Make the residual anew: what the rotations carry along drifts from it by rounding."""
-        again = self.status == Status.BUDGET
-        before = torch.linalg.vector_norm(self.r, dim=1)
-        self.r = torch.where(again.unsqueeze(1), self.b - self.u + self.product(self.u), self.r)
+    def begin(self, start: Tensor) -> None:
+        """Start from a guess where it is better than zero."""
+        rows = self.progress.rows
+        start = start / self.progress.scale
+        residual = rows.b - start + self.product(start)
         self.products += 1
-        self.norm = torch.where(again, torch.linalg.vector_norm(self.r, dim=1), self.norm)
-        self.status = self.status.masked_fill(again & (self.norm <= self.tolerance), Status.CONVERGED)
-        again = again & (self.norm > self.tolerance)
-        # Products round by the size of u, which exceeds that of b where J is near 1.
-        size = torch.maximum(self.size, torch.linalg.vector_norm(self.u, dim=1))
-        floor = FLOOR * torch.finfo(self.b.dtype).eps * size
-        stalled = again & (self.norm > 0.5 * before) & (self.norm <= floor)
-        self.status = self.status.masked_fill(stalled, Status.STALLED)
+        norm, going = torch.linalg.vector_norm(residual, dim=1), self.progress.open()
+        better = going & (norm < rows.norm)
+        rows.u = torch.where(better.unsqueeze(1), start, 0.0)
+        self.residual = torch.where(better.unsqueeze(1), residual, rows.b)
+        self.progress.stepped(going, torch.where(better, norm, rows.norm))
+        self.progress.prove(rows.norm, better)
 
-    def finish(self) -> Iterate:
-        """Return the record."""
-        return Iterate(
-            z=self.u,
-            fz=self.u,
-            status=self.status,
-            steps=self.steps,
-            residual=torch.where(self.size > 0, self.norm / self.size, 0.0),
-            evaluations=self.products,
-            rows=self.products * len(self.b),
-            rtol=self.solver.rtol,
-            trace=Trace(len(self.b), tuple(self.trace)),
-        )
+    def cycle(self) -> None:
+        """Build one basis, take its step, and make anew the residuals of the rows that are not finished."""
+        progress = self.progress
+        going = progress.open()
+        length = min(self.solver.restart, self.solver.max_steps - (self.products if self.solver.rtol is None else 0))
+        start = torch.where(going.unsqueeze(1), self.residual, 0.0)
+        basis = _Basis.of(start, torch.where(going, progress.rows.norm, 0.0), min(length, FIRST_ROOM))
+        considered = len(going)
+        used = 0
+        while used < length:
+            j, used = used, used + 1
+            if used == basis.vectors.shape[1]:
+                basis.grow(length)
+            estimate, going, following = basis.extend(j, self._moved(basis.vectors[:, j]), going, last=used == length)
+            progress.stepped(going, estimate)
+            going = following
+            if self.solver.rtol is None:
+                continue
+            going = going & (estimate > progress.rows.tolerance)
+            if self.products >= progress.max_steps:
+                going = going & (progress.rows.steps < progress.max_steps)
+            live = int(going.sum())  # the host waits here to know whether to go on, and with how many
+            if live == 0:
+                break
+            if self.selectable and live <= LIVE_SHARE * len(going) and live < considered:
+                basis, going = self._leave_out(basis, used, going)
+                considered = live
+        progress.rows.u = self._answers(basis, used, torch.ones_like(going))
+        if self.unfinished():
+            self._renew(progress.open() & ~self.current)
+        self.current = torch.zeros_like(self.current)
+
+    def _renew(self, mask: Tensor) -> None:
+        """Make anew the residuals of the rows of a mask: what rotations carry along drifts from them by rounding."""
+        rows = self.progress.rows
+        u = torch.where(mask.unsqueeze(1), rows.u, 0.0)
+        self.residual = torch.where(mask.unsqueeze(1), rows.b - u + self.product(u), self.residual)
+        self.products += 1
+        norm = torch.linalg.vector_norm(self.residual, dim=1)
+        self.progress.stepped(mask, norm)
+        self.progress.prove(norm, mask)
+
+    def _moved(self, vector: Tensor) -> Tensor:
+        """Return v - (I - J^T) P v, which is J^T v without a preconditioner."""
+        self.products += 1
+        if self.preconditioner is None:
+            return self.product(vector)
+        ahead = self.preconditioner(vector)
+        return vector - ahead + self.product(ahead)
+
+    def _answers(self, basis: _Basis, used: int, ended: Tensor) -> Tensor:
+        """Return the answers of this cycle, and finish those of the rows `ended` that are not in doubt."""
+        progress, rows = self.progress, self.progress.rows
+        step = basis.step(used)
+        if self.preconditioner is not None:
+            step = self.preconditioner(step)
+        finite = step.isfinite().all(dim=1)
+        progress.end(ended & (basis.broken | ~finite) & (rows.status == Status.BUDGET), Status.NONFINITE)
+        u = torch.where(finite.unsqueeze(1), rows.u + step, rows.u)
+        progress.believe(rows.norm, ended, torch.linalg.vector_norm(u, dim=1))
+        return u
+
+    def _leave_out(self, basis: _Basis, used: int, going: Tensor) -> tuple[_Basis, Tensor]:
+        """Let the rows go that are finished; others that have ended wait for the end of the cycle."""
+        progress = self.progress
+        progress.rows.u = torch.where(going.unsqueeze(1), progress.rows.u, self._answers(basis, used, ~going))
+        basis.columns = torch.where(going, basis.columns, 0)  # the steps of the others are taken
+        doubtful = progress.open() & ~going & ~self.current
+        if possible(doubtful):
+            self._renew(doubtful)
+            self.current = self.current | doubtful
+        index = progress.leave_out(progress.open())
+        self.product = self.product.select(index)
+        if self.preconditioner is not None:
+            self.preconditioner = self.preconditioner.select(index)
+        self.residual, self.current = select_rows((self.residual, self.current), index)
+        return select_rows(basis, index), going.index_select(0, index)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from poise.fixed_point.linear.base import FixedPointLinear, Product
+from poise.fixed_point.linear.base import FixedPointLinear
 from poise.fixed_point.loop import Iterate
 from poise.fixed_point.solvers.picard import Picard
 
@@ -21,6 +22,6 @@ class Neumann:
         if self.terms < 1:
             raise ValueError(f"Neumann(terms={self.terms}) makes no product; pass at least 1, or use JacobianFree().")
 
-    def solve(self, product: Product, b: Tensor) -> Iterate:
+    def solve(self, product: Callable[[Tensor], Tensor], b: Tensor) -> Iterate:
         """Return the partial sum; the residual is its last term's size."""
         return FixedPointLinear(Picard(rtol=None, max_steps=self.terms)).solve(product, b)

@@ -213,7 +213,7 @@ def solve_spd(matrix: Tensor, right: Tensor, ridge: float) -> Tensor:
 
 
 def unit(squares: Tensor) -> Tensor:
-    """Return the factors that scale columns of these squared norms to one; what it is for an empty one has no effect."""
+    """Return the factors that scale columns of these squared norms to one; for an empty one they have no effect."""
     return squares.clamp_min(torch.finfo(squares.dtype).tiny).rsqrt()
 
 
