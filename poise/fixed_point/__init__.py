@@ -12,7 +12,7 @@ from poise.fixed_point.linear import GMRES, BiCGSTAB, Dense, LinearSolver, Neuma
 from poise.fixed_point.solution import CellWarning, ConvergenceError, ConvergenceWarning, Solution, Status
 from poise.fixed_point.solve import find_root
 from poise.fixed_point.solve import fixed_point as _fixed_point
-from poise.fixed_point.solvers import Anderson, Broyden, External, Picard, Solver
+from poise.fixed_point.solvers import Anderson, Broyden, External, NewtonKrylov, Picard, Solver
 from poise.fixed_point.tally import Counters, Tally
 from poise.fixed_point.trajectory import Step
 
@@ -32,6 +32,7 @@ __all__ = [
     "JacobianFree",
     "LinearSolver",
     "Neumann",
+    "NewtonKrylov",
     "Phantom",
     "Picard",
     "Solution",

@@ -118,19 +118,21 @@ def _fixed_budget(
 ) -> Iterate:
     """Spend the budget without a test: nothing is held, nothing is read by the host."""
     memory = solver.init(z)
-    for step in range(1, solver.max_steps + 1):
+    count, step = cell.count, 0
+    while True:
+        step += 1
         fz = cell(z)
         if observer is not None:
             observer(step, None, z, fz, measure(cell, solver, fz, fz - z, valid, torch.float64).residual[:, -1])
-        if step < solver.max_steps:
-            z, memory = solver.step(z, fz, memory, cell, valid)
+        if count.evaluations >= solver.max_steps:
+            break
+        z, memory = solver.step(z, fz, memory, cell, valid)
     found = measure(cell, solver, fz, fz - z, valid, torch.float64)
     residual = found.residual[:, -1].to(z.dtype)
     status = torch.full(residual.shape, Status.BUDGET, dtype=torch.int8, device=z.device)
     status = status.masked_fill(found.norm[:, -1] == 0, Status.CONVERGED)
     status = status.masked_fill(~found.norm[:, -1].isfinite(), Status.NONFINITE)
-    steps = torch.full(residual.shape, solver.max_steps, dtype=torch.int64, device=z.device)
-    count = cell.count
+    steps = torch.full(residual.shape, count.evaluations, dtype=torch.int64, device=z.device)
     trace = Trace(z.shape[0], ((None, residual),))
     kept = solver.inverse(memory) if keep_inverse else None
     return Iterate(z, fz, status, steps, residual, count.evaluations, count.rows, None, trace, kept)
@@ -178,6 +180,7 @@ class _Run:
         self.norm_dtype: torch.dtype | None = torch.float64
         self.sizes = summable(z.dtype)
         self.quiet_above, self.quiet_below = float("inf"), 0.0  # of the excess, of |f(z) - z|
+        self.spends = solver.spent(self.memory) is not None  # the rule makes evaluations of its own
         # Results by sample, filled as samples finish.
         self.out_z, self.out_f = torch.empty_like(z), torch.empty_like(z)
         self.status = torch.full((batch,), Status.BUDGET, dtype=torch.int8, device=device)
@@ -193,7 +196,7 @@ class _Run:
         finished, restart = self.idle, None
         if not quiet:
             with torch.no_grad():
-                finished, restart = self._judge(found)
+                finished, restart = self._judge(step, found)
         if all_improved:
             self.best.improve(found.residual, z, fz)
         else:
@@ -231,7 +234,7 @@ class _Run:
             # The one wait for the host in an uneventful step.
             excess, norm, largest = _numbers(found.excess.amin(), found.norm.amax(), growth)
         quiet = (
-            not (self.holding or self.restarts)
+            not (self.holding or self.restarts or self.spends)
             and excess > self.quiet_above
             and norm <= self.quiet_below
             and largest <= self.solver.restart_growth
@@ -262,7 +265,7 @@ class _Run:
         if self.watches_floor:
             self.quiet_above = float("inf") if self.solver.atol else self.floor
 
-    def _judge(self, found: Measure) -> tuple[int, Tensor | None]:
+    def _judge(self, step: int, found: Measure) -> tuple[int, Tensor | None]:
         """Update what is held; return how many rows are finished and which groups begin anew, if any."""
         passed = found.excess <= self.goal
         if passed.shape[1] > 1:  # a position passes when every prefix up to it does
@@ -271,6 +274,8 @@ class _Run:
         bad = ~(found.norm <= self.limit) & ~before  # diverged or not finite
         self.passed = self.passed | (passed & found.norm.isfinite() & ~before)
         self.held = before | self.passed | bad
+        if self.spends:  # also out of budget, which is what a group is said to be unless something else happened
+            self.held = self.held | (self._evaluations(step) >= self.solver.max_steps).unsqueeze(1)
         stalled = self._stalled(found) if self.watches_floor else None
         if stalled is not None:
             self.held = self.held | stalled
@@ -332,9 +337,14 @@ class _Run:
             learnt = self.solver.inverse(select_rows(self.memory, rows))
             self.out_inverse = scatter_rows(self.out_inverse, samples, learnt)
         self.status[samples] = status
-        self.steps[samples] = step
+        self.steps[samples] = self._evaluations(step)[rows] if self.spends else step
         self.residual[samples] = residual
         self.retired = self.retired | new
+
+    def _evaluations(self, step: int) -> Tensor:
+        """Return the evaluations made for each row, the rule's own included."""
+        spent = self.solver.spent(self.memory)
+        return step + (torch.zeros_like(self.retired, dtype=torch.int64) if spent is None else spent)
 
     def _restart(self, restart: Tensor, following: Tensor, fz: Tensor) -> Tensor:
         """Begin again with an empty memory: from the best image if it is new since the last restart, else from here."""

@@ -16,7 +16,7 @@ from poise.fixed_point.checks import check_cell
 from poise.fixed_point.loop import iterate
 from poise.fixed_point.packed import PackedCell, asks_for_context, check_context
 from poise.fixed_point.solution import OnFailure, Solution
-from poise.fixed_point.solvers import Anderson, External, Solver
+from poise.fixed_point.solvers import Anderson, Solver
 from poise.fixed_point.state import Layout
 from poise.fixed_point.tally import Counters
 from poise.fixed_point.trajectory import Callback, Observer, wanted_evaluations
@@ -68,8 +68,8 @@ def fixed_point(
         raise ValueError("parameters holds a tensor that was computed from others; name the tensors it was made from.")
     mask = None if valid is None else layout.pack_mask(valid, z.shape[0])
     recorded = adjoint.records_solve and torch.is_grad_enabled()
-    if recorded and isinstance(solver, External):
-        raise ValueError(f"{adjoint} cannot record what an external finder does; use Implicit() or Phantom().")
+    if recorded and not solver.recordable:
+        raise ValueError(f"{adjoint} cannot record the steps of {type(solver).__name__}; use Implicit() or Phantom().")
     cell = PackedCell(
         f=_checkpointed(f) if recorded and isinstance(adjoint, Unrolled) and adjoint.checkpoint else f,
         layout=layout,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import root
 
 import poise
-from poise import Anderson, Broyden, External, Picard, Status
+from poise import Anderson, Broyden, External, NewtonKrylov, Picard, Status
 from tests.contracts.problems import PROBLEMS, dense, flatten, linear
 
 
@@ -29,6 +29,7 @@ SOLVERS = {
     "broyden_wrapped": Broyden(history=4),
     "broyden_short_steps": Broyden(step_length=0.7),
     "broyden_line_search": Broyden(line_search=True),
+    "newton_krylov": NewtonKrylov(),
     "external": External(scipy_root),
 }
 ITERATIVE = [name for name in SOLVERS if name != "external"]
@@ -190,7 +191,7 @@ def test_padding_does_not_count(name, fixed):
 def test_is_a_value(name):
     solver = SOLVERS[name]
     assert pickle.loads(pickle.dumps(solver)) == solver and hash(solver) == hash(pickle.loads(pickle.dumps(solver)))
-    assert eval(repr(solver), vars(poise) | {"Picard": Picard, "Anderson": Anderson, "Broyden": Broyden}) == solver
+    assert eval(repr(solver), {name: getattr(poise, name) for name in poise.__all__}) == solver
 
 
 @pytest.mark.parametrize("name", ITERATIVE)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import poise
-from poise import External, Picard, Unrolled
+from poise import External, NewtonKrylov, Picard, Unrolled
 from poise.fixed_point.state import Layout
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128]
@@ -59,12 +59,12 @@ def test_parts_may_have_masks_of_their_own():
     assert Layout.of(state).pack_mask(masks, 2).tolist() == [[[1, 1, 1, 0, 0]]] * 2
 
 
-def test_what_an_external_finder_does_cannot_be_recorded():
-    with pytest.raises(ValueError, match="cannot record what an external finder does; use Implicit"):
+@pytest.mark.parametrize("solver", [External(lambda g, z: z), NewtonKrylov()])
+def test_what_autograd_cannot_follow_is_not_recorded(solver):
+    with pytest.raises(ValueError, match=f"cannot record the steps of {type(solver).__name__}; use Implicit"):
         poise.fixed_point(
-            lambda z, x: 0.5 * z + x, torch.zeros(1, 2), torch.ones(1, 2), solver=External(lambda g, z: z),
-            adjoint=Unrolled(),
-        )  # fmt: skip
+            lambda z, x: 0.5 * z + x, torch.zeros(1, 2), torch.ones(1, 2), solver=solver, adjoint=Unrolled()
+        )
 
 
 def test_computed_parameters_are_refused():

@@ -45,14 +45,18 @@ class GMRES:
         b: Tensor,
         start: Tensor | None = None,
         preconditioner: Callable[[Tensor], Tensor] | None = None,
+        rtol: Tensor | None = None,
     ) -> Iterate:
         """Return the solution of u - J^T u = b, (batch, features), as `fz`.
 
         `product`: a `Product`, or any callable where every sample stays in the batch. `start`: a guess of u, used where
         its residual is below that of zero. `preconditioner`: a constant linear map P on (batch, features), a `Product`
         likewise; (I - J^T) P y = b is solved and u = P y, so the residual stays that of u (Saad 2003, section 9.3.2).
+        `rtol`: (batch,), a tolerance for each sample instead of the solver's.
         """
         run = _Run(self, Product.of(product), None if preconditioner is None else Product.of(preconditioner), b)
+        if rtol is not None:
+            run.progress.rows.tolerance = rtol * run.progress.rows.size
         if start is not None:
             run.begin(start)
         while run.unfinished():

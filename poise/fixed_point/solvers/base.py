@@ -34,6 +34,9 @@ class Solver(ABC):
     # with an empty memory; infinite for rules that remember nothing.
     restart_growth: ClassVar[float] = float("inf")
 
+    # Whether autograd can record a step, as the adjoint Unrolled needs.
+    recordable: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         name = type(self).__name__
         for option, value in (("rtol", self.rtol), ("atol", self.atol), ("max_steps", self.max_steps)):
@@ -56,6 +59,10 @@ class Solver(ABC):
     def restart(self, memory: Any, mask: Tensor, z: Tensor) -> Any:
         """Return the memory with the groups of the mask (batch, groups) empty, to begin anew from `z`."""
         return where_rows(~mask, memory, self.init(z))
+
+    def spent(self, memory: Any) -> Tensor | None:
+        """Return the evaluations that the rule itself has made for each row, (rows,) int64; None if it makes none."""
+        return None
 
     def inverse(self, memory: Any) -> Any:
         """Return what the memory knows of (I - J)^-1, a `SecantInverse`, or None for a rule that learns nothing."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.solvers.base import Solver
+from poise.fixed_point.solvers.line_search import LineSearch, residual_norm
 from poise.fixed_point.solvers.secant import (
     SecantInverse,
     SecantMemory,
@@ -20,18 +21,13 @@ from poise.fixed_point.solvers.secant import (
     remember,
 )
 
-SHORTEST_STEP = 1.0 / 64.0
-
 
 @dataclass(frozen=True)
 class BroydenMemory:
-    """The pairs, and for a line search the point it starts from."""
+    """The pairs, and the line search where there is one."""
 
     pairs: SecantMemory
-    base: Tensor  # (batch, groups, features)
-    direction: Tensor  # (batch, groups, features)
-    norm: Tensor  # (batch, groups), |g| at the base; infinite where nothing is being searched
-    length: Tensor  # (batch, groups), the step tried last
+    search: LineSearch | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +56,7 @@ class Broyden(Solver):
     def init(self, z: Tensor) -> BroydenMemory:
         """Return an empty history, no longer than the budget can fill."""
         pairs = empty_memory(z, max(1, min(self.history, self.max_steps - 1)), "broyden")
-        infinite = torch.full(z.shape[:2], float("inf"), dtype=z.dtype, device=z.device)
-        nothing = torch.zeros_like(z) if self.line_search else z[..., :0]
-        return BroydenMemory(pairs, nothing, nothing, infinite, torch.ones_like(infinite))
+        return BroydenMemory(pairs, LineSearch.begin(z) if self.line_search else None)
 
     def restart(self, memory: Any, mask: Tensor, z: Tensor) -> BroydenMemory:
         """Return the memory with the groups of the mask empty."""
@@ -80,16 +74,10 @@ class Broyden(Solver):
         g = fz - z
         pairs = remember(memory.pairs, z, g, valid, self.scope, "broyden")
         moved = fz if pairs.step < 2 else move(z, fz, pairs, mixing_weights(pairs, "broyden"))
-        if not self.line_search:
-            moved = moved if self.step_length == 1.0 else torch.lerp(z, moved, self.step_length)
-            return moved, replace(memory, pairs=pairs)
-        direction = moved - z
-        squares = (g if valid is None else g * valid).square().sum(dim=-1)
-        norm = (squares.cumsum(dim=1) if self.scope == "prefix" else squares).sqrt()
-        refused = (norm > (1 - 1e-4 * memory.length) * memory.norm) & (memory.length > SHORTEST_STEP)
-        wide = refused.unsqueeze(-1)
-        base = torch.where(wide, memory.base, z)
-        direction = torch.where(wide, memory.direction, direction)
-        norm = torch.where(refused, memory.norm, norm)
-        length = torch.where(refused, memory.length / 2, self.step_length)
-        return base + length.unsqueeze(-1) * direction, BroydenMemory(pairs, base, direction, norm, length)
+        if self.step_length != 1.0:
+            moved = torch.lerp(z, moved, self.step_length)
+        if memory.search is None:
+            return moved, BroydenMemory(pairs, None)
+        norm = residual_norm(g, valid, self.scope)
+        moved, search = memory.search.follow(memory.search.refused(norm), z, moved - z, norm)
+        return moved, BroydenMemory(pairs, search)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ class External(Solver):
     """
 
     find: Callable[[Callable[[Any], Any], Tensor], Any]
+
+    recordable: ClassVar[bool] = False
 
     def init(self, z: Tensor) -> Any:
         """Return no memory."""
