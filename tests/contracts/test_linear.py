@@ -182,7 +182,7 @@ def test_krylov_methods_claim_no_more_than_is_so(name, batch, n, contraction, se
 
 @pytest.mark.parametrize("solver", [GMRES(rtol=1e-9, restart=60), BiCGSTAB(rtol=1e-9)])
 def test_an_estimate_below_the_floor_is_not_believed(solver):
-    """The residual that is carried along falls to 1e-9, the one of the float32 answer cannot: stalled, and not sooner."""
+    """The residual that is carried along falls to 1e-9, that of a float32 answer cannot."""
     matrices, b, _ = system(4, 40, 0.9, 11, torch.float32)
     found = solver.solve(Rows(matrices), b)
     assert (found.status == Status.STALLED).all() and (found.residual < 1e-6).all()
