@@ -50,12 +50,13 @@ class Tanh:
     def __init__(self, n=16, dtype=torch.float64):
         weight = draw(n, n, seed=1)
         self.weight = (weight / torch.linalg.matrix_norm(weight, 2)).to(dtype).requires_grad_()
-        self.rows, self.dtypes, self.graphs = [], [], []
+        self.rows, self.dtypes, self.graphs, self.alive = [], [], [], []
 
     def __call__(self, z, context):
         c, x = context
         product, token = z @ self.weight, Token()
         self.rows.append(len(z))
+        self.alive.append(sum(graph() is not None for graph in self.graphs))
         self.dtypes.append(product.dtype)
         self.graphs.append(weakref.ref(token))
         return torch.tanh(c.unsqueeze(1) * Mark.apply(product, token) + x)
@@ -137,13 +138,14 @@ def test_without_a_context_nothing_is_evaluated_again(solver):
     assert not cell.rows and solution.backward.rows == len(x) * solution.backward.evaluations
 
 
-def test_what_was_recorded_for_fewer_rows_is_gone_after_the_backward():
+def test_what_was_recorded_for_fewer_rows_is_gone_with_its_use():
     cell, x = Tanh(), mixed_input()
     solution = solve(cell, x)
     before = len(cell.graphs)
     torch.autograd.grad((solution.state * WEIGHTS).sum(), x, retain_graph=True)
     assert cell.graphs[before - 1]() is not None  # that of the one evaluation with a graph is kept
     assert len(cell.graphs) > before and all(graph() is None for graph in cell.graphs[before:])
+    assert max(cell.alive[before:]) <= 2  # that one, and the last for fewer rows
 
 
 def test_a_second_backward_is_the_first():
@@ -243,15 +245,27 @@ def test_the_forwards_autocast_is_replayed():
 @pytest.mark.parametrize("linear_solver", [GMRES(rtol=1e-13), BiCGSTAB(rtol=1e-13), Anderson(rtol=1e-13), Dense()])
 def test_second_order_where_samples_leave(linear_solver):
     case = linear(torch.tensor([0.01, 0.1, 0.2, 0.3, 0.9]), n=5)
-    rows = []
 
     def solved(x):
-        solution = poise.fixed_point(
+        return poise.fixed_point(
             lambda z, x: case.f(z, x) + 0.1 * torch.sin(z), case.z0, x, check=False,
             solver=Anderson(rtol=1e-13), adjoint=Implicit(linear_solver),
-        )  # fmt: skip
-        rows.append(solution)
-        return solution.state
+        ).state  # fmt: skip
 
     x = case.x.detach().requires_grad_()
     assert torch.autograd.gradgradcheck(solved, (x,), atol=1e-5, fast_mode=True)
+
+
+def test_a_recorded_gradient_is_that_of_one_point_where_the_forward_was_loose():
+    cell, x = Tanh(), mixed_input()
+    gradients = []
+    for linear_solver in (GMRES(rtol=1e-11), Dense(rtol=1e-8)):
+        context = (CONTRACTIONS.double(), x)
+        solution = poise.fixed_point(
+            cell, torch.zeros_like(x), context, solver=Anderson(rtol=0.1), adjoint=Implicit(linear_solver),
+            parameters=[cell.weight], check=False,
+        )  # fmt: skip
+        loss = (solution.state * WEIGHTS).sum()
+        gradients.append(torch.autograd.grad(loss, [x, cell.weight], create_graph=True))
+    for a, b in zip(*gradients, strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=1e-8 * b.abs().max().item())
