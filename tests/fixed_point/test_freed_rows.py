@@ -139,12 +139,12 @@ def test_without_a_context_nothing_is_evaluated_again(solver):
 
 
 def test_what_was_recorded_for_fewer_rows_is_gone_with_its_use():
-    cell, x = Tanh(), mixed_input()
-    solution = solve(cell, x)
+    cell, x = Tanh(), draw(64, 16).requires_grad_()
+    solution = solve(cell, x, torch.linspace(0.01, 0.97, 64))
     before = len(cell.graphs)
-    torch.autograd.grad((solution.state * WEIGHTS).sum(), x, retain_graph=True)
+    torch.autograd.grad(solution.state.square().sum(), x, retain_graph=True)
     assert cell.graphs[before - 1]() is not None  # that of the one evaluation with a graph is kept
-    assert len(cell.graphs) > before and all(graph() is None for graph in cell.graphs[before:])
+    assert len(cell.graphs) > before + 2 and all(graph() is None for graph in cell.graphs[before:])
     assert max(cell.alive[before:]) <= 2  # that one, and the last for fewer rows
 
 
@@ -259,7 +259,7 @@ def test_second_order_where_samples_leave(linear_solver):
 def test_a_recorded_gradient_is_that_of_one_point_where_the_forward_was_loose():
     cell, x = Tanh(), mixed_input()
     gradients = []
-    for linear_solver in (GMRES(rtol=1e-11), Dense(rtol=1e-8)):
+    for linear_solver in (GMRES(rtol=1e-13), Dense(rtol=1e-8)):
         context = (CONTRACTIONS.double(), x)
         solution = poise.fixed_point(
             cell, torch.zeros_like(x), context, solver=Anderson(rtol=0.1), adjoint=Implicit(linear_solver),
@@ -268,4 +268,4 @@ def test_a_recorded_gradient_is_that_of_one_point_where_the_forward_was_loose():
         loss = (solution.state * WEIGHTS).sum()
         gradients.append(torch.autograd.grad(loss, [x, cell.weight], create_graph=True))
     for a, b in zip(*gradients, strict=True):
-        assert torch.allclose(a, b, rtol=0, atol=1e-8 * b.abs().max().item())
+        assert torch.allclose(a, b, rtol=0, atol=1e-11 * b.abs().max().item())
