@@ -68,14 +68,14 @@ class JacobianProduct(Product):
         super().__init__()
         self.recording = recording
         self.shape = shape  # of the recorded state, (rows, groups, features)
-        self.evaluation = evaluation  # None: never evaluated again
+        self.evaluation = evaluation  # of the recorded rows; None: never evaluated again
         self.places: Tensor | None = None  # where the rows stand in the recording; None for all of it
         self.selectable = evaluation is not None
 
     def __call__(self, u: Tensor) -> Tensor:
         """Return J^T u of these rows."""
         if self.places is not None and len(self.places) <= LIVE_SHARE * self.shape[0]:
-            self._record_anew()
+            self._record_anew(self.places)
         self.count.evaluations += 1
         self.count.rows += self.shape[0]
         if self.places is None:
@@ -87,12 +87,13 @@ class JacobianProduct(Product):
         """Return the map of the rows `index`; what was recorded for these alone is kept only as long as it."""
         part = copy.copy(self)
         part.places = index if self.places is None else self.places.index_select(0, index)
-        part.evaluation = None if self.evaluation is None else self.evaluation.select(index)
         return part
 
-    def _record_anew(self) -> None:
+    def _record_anew(self, places: Tensor) -> None:
+        """Evaluate the cell on these rows alone, if it still gives there what it gave."""
         if self.evaluation is None:
             return
+        self.evaluation = self.evaluation.select(places)
         recording = self.evaluation.record(self.count)
         if recording is None:
             self.evaluation = None
