@@ -78,7 +78,8 @@ class Solution:
 
     `state`: as the cell returned it, attached to the graph by the adjoint. `status`: (batch,) int8 of `Status`.
     `steps`: (batch,) int64, evaluations of the cell on this sample. `residual`: (batch,), |f(z) - z| / |f(z)| at the
-    state's iterate. `evaluations`: calls of the cell. `rows`: sample evaluations made in all of them.
+    state's iterate. `evaluations`: calls of the cell. `rows`: sample evaluations made in all of them. `start`,
+    `context`: what the solve was given, attached to the graph as it was.
     """
 
     state: Any
@@ -89,6 +90,8 @@ class Solution:
     rows: int
     fixed_budget: bool = False
     rtol: float | None = None
+    start: Any = None
+    context: Any = None
     _trace: Trace = Trace(0)
     _backward: list[Solution] = field(default_factory=list)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from poise.fixed_point.solution import OnFailure, Solution
 from poise.fixed_point.solvers import Anderson, External, Solver
 from poise.fixed_point.state import Layout
 from poise.fixed_point.tally import Counters
+from poise.fixed_point.tree import tree_map
 
 
 def fixed_point(
@@ -37,9 +39,10 @@ def fixed_point(
     """Find z = f(z, context) for every sample of a batch, and differentiate through it.
 
     `f`: returns a state shaped as it was given. `z0`: the start, a tensor (batch, ...) or a tuple of them, real or
-    complex. `context`: a tree of tensors (batch, ...) with all that belongs to a sample; with it, samples that are
-    finished leave the batch; without one, `f` is called as f(z) and they are frozen only. `solver`, `adjoint`: values
-    such as `Anderson(rtol=1e-6)` and `Phantom(steps=3)`. `parameters`: tensors that `f` closes over and that second
+    complex, or an earlier Solution, whose state is gone on from (detached). `context`: a tree of tensors (batch, ...)
+    with all that belongs to a sample; with it, samples that are finished leave the batch; without one, `f` is called
+    as f(z) and they are frozen only. `solver`, `adjoint`: values such as `Anderson(rtol=1e-6)` and `Phantom(steps=3)`.
+    `parameters`: tensors that `f` closes over and that second
     derivatives shall reach (first derivatives reach all). `valid`: a bool mask over the leading dimensions of the state
     (or one for each part); entries outside are left out of residuals and mixing. `position_dim`: the dimension of
     positions under scope="prefix". `on_failure`: what happens when a solve misses its tolerance, forward or backward:
@@ -54,6 +57,8 @@ def fixed_point(
     require("solver", solver, Solver, "Anderson(rtol=1e-4)")
     require("adjoint", adjoint, Adjoint, "Implicit()")
     counters = Counters.single() if counters is None else counters
+    if isinstance(z0, Solution):
+        z0 = tree_map(Tensor.detach, z0.state)
     layout = Layout.of(z0, position_dim if solver.scope == "prefix" else None)
     z = layout.pack(z0)
     check_context(context, z.shape[0])
@@ -80,7 +85,8 @@ def fixed_point(
         check_cell(cell, found)
     backward: list[Solution] = []
     attachment = Attachment(cell, found, tuple(parameters), backward, counters.backward, on_failure)
-    return found.solution(adjoint.attach(attachment), backward)
+    solution = found.solution(adjoint.attach(attachment), backward)
+    return replace(solution, start=z0, context=context)
 
 
 def find_root(g: Callable[..., Any], z0: Any, context: Any = None, **options: Any) -> Solution:

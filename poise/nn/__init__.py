@@ -3,6 +3,9 @@
 from poise.nn.activation import activation_bytes
 from poise.nn.cells import Injected, TransformerCell, inject
 from poise.nn.equilibrium import Equilibrium
+from poise.nn.initialization import initialization_loss
+from poise.nn.noise import dropout_mask
+from poise.nn.normalization import normalize, remove_normalization
 from poise.nn.regularization import jacobian_penalty, jittered, trajectory_correction
 from poise.nn.spectral import SpectralRadius, spectral_radius
 
@@ -12,9 +15,13 @@ __all__ = [
     "SpectralRadius",
     "TransformerCell",
     "activation_bytes",
+    "dropout_mask",
+    "initialization_loss",
     "inject",
     "jacobian_penalty",
     "jittered",
+    "normalize",
+    "remove_normalization",
     "spectral_radius",
     "trajectory_correction",
 ]
