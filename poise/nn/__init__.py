@@ -2,6 +2,8 @@
 
 from poise.nn.activation import activation_bytes
 from poise.nn.cells import Injected, TransformerCell, inject
+from poise.nn.diagnose import diagnose
+from poise.nn.diagnosis import Diagnosis
 from poise.nn.equilibrium import Equilibrium
 from poise.nn.initialization import initialization_loss
 from poise.nn.noise import dropout_mask
@@ -10,11 +12,13 @@ from poise.nn.regularization import jacobian_penalty, jittered, trajectory_corre
 from poise.nn.spectral import SpectralRadius, spectral_radius
 
 __all__ = [
+    "Diagnosis",
     "Equilibrium",
     "Injected",
     "SpectralRadius",
     "TransformerCell",
     "activation_bytes",
+    "diagnose",
     "dropout_mask",
     "initialization_loss",
     "inject",
