@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -45,10 +45,11 @@ class Look:
 
 
 @torch.no_grad()
-def look_at(cell: PackedCell, z: Tensor, fz: Tensor, rows: Tensor) -> Look:
+def look_at(cell: PackedCell, z: Tensor, fz: Tensor, rows: Tensor, *, thorough: bool = False) -> Look:
     """Evaluate one of the samples `rows` alone, twice, and a few with others' contexts; stop at what is wrong.
 
-    `fz`: the cell's output on the whole batch `z`. Needs a context, else no sample can be evaluated alone.
+    `fz`: the cell's output on the whole batch `z`. `thorough`: evaluate the batch again and a few samples alone. Needs
+    a context, else no sample can be evaluated alone.
     """
     name = cell_name(cell)
     cell = PackedCell(cell.f, cell.layout, cell.context, True, Count(), list(cell.dtypes), cell.takes_context)
@@ -59,34 +60,31 @@ def look_at(cell: PackedCell, z: Tensor, fz: Tensor, rows: Tensor) -> Look:
     except Exception as error:
         reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
         return Look(finding=_coupled(name, f"it cannot be evaluated on one alone ({reason})"))
-    repetition = _gap(alone, repeated)
-    look = Look(repetition)
+    repetition, coupling = _gap(alone, repeated), _gap(alone, fz[first])
+    bound = min(ROUNDING * cell.epsilon, ROUNDING_SHARE)
+    if thorough or not coupling <= bound:  # noise may spare one sample, twice
+        repetition = max(repetition, _gap(cell(z)[rows], cell(z)[rows]))
     if not repetition <= REPEATED * cell.epsilon:
-        message = (
-            f"the cell {name} is not deterministic: two evaluations of one state differ by "
-            f"{repetition:.1e}; draw noise and dropout masks once a solve, in inject, and pass them on "
-            "in the context"
-        )
-        return replace(look, finding=Finding("non-deterministic cell", message))
+        return Look(repetition, finding=_random(name, repetition))
     if len(z) < 2:
-        return look
-    coupling = _gap(alone, fz[first])
-    look = replace(look, coupling=coupling)
-    if not coupling <= min(ROUNDING * cell.epsilon, ROUNDING_SHARE):
-        how = f"one evaluated alone differs by {coupling:.1e} from itself in the batch"
-        return replace(look, finding=_coupled(name, how))
+        return Look(repetition)
     looked = rows[:LOOKED_AT]
+    if thorough:
+        singles = [cell.select(one)(z[one]) for one in looked.split(1)]
+        coupling = _gap(torch.cat(singles), fz[looked])
+    if not coupling <= bound:
+        how = f"one evaluated alone differs by {coupling:.1e} from itself in the batch"
+        return Look(repetition, coupling, finding=_coupled(name, how))
     others = looked.roll(1)
     if not _contexts_differ(cell, looked, others):
-        return look
+        return Look(repetition, coupling)
     own, swapped = cell.select(looked)(z[looked]), cell.select(others)(z[looked])
-    if not torch.equal(own, swapped):
-        return replace(look, uses_context=True)
-    message = (
-        f"the cell {name} ignores its context at the {len(looked)} solutions looked at, where another sample's "
-        "changes nothing; use what is passed as context, not what the cell closes over"
-    )
-    return replace(look, uses_context=False, finding=Finding("context ignored", message))
+    coupling = max(coupling, _gap(own, fz[looked]))
+    if not coupling <= bound:
+        how = f"{len(looked)} evaluated alone differ by {coupling:.1e} from themselves in the batch"
+        return Look(repetition, coupling, finding=_coupled(name, how))
+    ignored = torch.equal(own, swapped)
+    return Look(repetition, coupling, not ignored, _deaf(name, len(looked)) if ignored else None)
 
 
 def check_cell(cell: PackedCell, found: Iterate) -> None:
@@ -104,13 +102,32 @@ def cell_name(cell: PackedCell) -> str:
     return type(cell.f).__name__ if isinstance(cell.f, torch.nn.Module) else getattr(cell.f, "__name__", "cell")
 
 
+def _random(name: str, gap: float) -> Finding:
+    message = (
+        f"the cell {name} is not deterministic: two evaluations of one state differ by {gap:.1e}; draw noise and "
+        "dropout masks once a solve, in inject, and pass them on in the context"
+    )
+    return Finding("non-deterministic cell", message)
+
+
 def _coupled(name: str, how: str) -> Finding:
     remedy = "use statistics of one sample (LayerNorm, GroupNorm), not of the batch"
     return Finding("batch-coupled cell", f"the cell {name} couples its samples: {how}; {remedy}")
 
 
+def _deaf(name: str, looked: int) -> Finding:
+    message = (
+        f"the cell {name} ignores its context at the {looked} solutions looked at, where another sample's changes "
+        "nothing; use what is passed as context, not what the cell closes over"
+    )
+    return Finding("context ignored", message)
+
+
 def _gap(a: Tensor, b: Tensor) -> float:
-    return ((a - b).norm() / b.norm().clamp_min(torch.finfo(b.dtype).tiny)).item()
+    """Return the largest relative difference over the samples; a state near zero counts as a thousandth of the rest."""
+    difference, size = (x.flatten(1).norm(dim=1) for x in (a - b, b))
+    size = torch.maximum(size, 1e-3 * size.amax()).clamp_min(torch.finfo(b.dtype).tiny)
+    return (difference / size).max().item()
 
 
 def _contexts_differ(cell: PackedCell, first: Tensor, second: Tensor) -> bool:

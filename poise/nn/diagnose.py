@@ -17,21 +17,20 @@ from poise.fixed_point.adjoints import Adjoint, Implicit
 from poise.fixed_point.checks import LOOKED_AT, Look, cell_name, look_at
 from poise.fixed_point.linear import GMRES
 from poise.fixed_point.packed import PackedCell
-from poise.fixed_point.residual import norms
 from poise.fixed_point.solution import Solution, Status
 from poise.fixed_point.solve import fixed_point
 from poise.fixed_point.solvers import Anderson, Picard, Solver
 from poise.fixed_point.state import Layout
 from poise.fixed_point.tally import Counters
 from poise.fixed_point.tree import select_rows, tree_leaves, tree_map
-from poise.nn.diagnosis import Accuracy, Case, Cost, Diagnosis, Dynamics, findings
+from poise.nn.contraction import contraction_rate
+from poise.nn.diagnosis import Accuracy, Cost, Diagnosis, Dynamics
 from poise.nn.equilibrium import Equilibrium
+from poise.nn.findings import Case, findings
 from poise.nn.parametrized import computed_weights, pinned
 from poise.nn.spectral import spectral_radius
 
-# Evaluations of the plain iteration whose rate is measured, and products for the spectral radius.
-PLAIN_STEPS = 30
-ARNOLDI_STEPS = 60
+ARNOLDI_STEPS = 60  # products for the spectral radius
 TIMED = 5  # evaluations, of which the median counts
 
 
@@ -110,22 +109,27 @@ class _Measurement:
             (self.solution.context, self.solution.start, self.solution.state, valid), self.rows
         )
         self.z = self.layout.pack(self.state)
+        self.mask = None if valid is None else self.layout.pack_mask(self.valid, len(self.rows))
+        # The narrowest precision in which the cell answers.
+        answers = (part.dtype.to_real() for _, part in tree_leaves(self.solution.state))
+        self.dtype = max(answers, key=lambda dtype: torch.finfo(dtype).eps)
 
     def diagnosis(self) -> Diagnosis:
         """Measure what can be measured."""
         look, dynamics, accuracy = Look(), Dynamics(), Accuracy()
         cost = Cost(self.solution.evaluations, self.solution.rows)
         backward: Solution | None = None
-        packed = self._packed(self.layer.cell, self.layout, self.context)
-        name = cell_name(packed)
+        packed = self._packed(self.context)
         if len(self.rows):
             with torch.no_grad():
-                look = look_at(packed, self.z, packed(self.z), torch.arange(len(self.rows), device=self.z.device))
+                rows = torch.arange(len(self.rows), device=self.z.device)
+                look = look_at(packed, self.z, packed(self.z), rows, thorough=True)
             if self.error is not None and look.finding is None:
                 raise self.error
             if look.finding is None or look.uses_context is not None:
                 dynamics = self._dynamics()
-                gradient = self._gradient(self.layer.cell, self.start, self.context, *self._own())
+                for _ in range(2):  # the first time warms up
+                    gradient = self._gradient(self.layer.cell, self.start, self.context, *self._own())
                 backward = gradient.solution.backward
                 accuracy = self._accuracy(gradient)
                 cost = replace(
@@ -135,32 +139,27 @@ class _Measurement:
                     backward_seconds=gradient.backward_seconds,
                     cell_seconds=self._evaluation_seconds(packed),
                 )
-        dtype = self._dtype(packed)
         case = Case(
-            name, self.layer.solver_in_use, self.layer.adjoint, self.solution, backward, look, dynamics, accuracy,
-            dtype, self._bad_inputs(), self._bad_weights(),
+            cell_name(packed), *self._own(), self.solution, backward, look, dynamics, accuracy, self.dtype,
+            self._bad_inputs(), self._bad_weights(),
         )  # fmt: skip
         bare = replace(self.solution, state=None, start=None, context=None)
-        return Diagnosis(findings(case), bare, backward, look, dynamics, accuracy, cost, dtype)
+        return Diagnosis(findings(case), bare, backward, look, dynamics, accuracy, cost, self.dtype)
 
     def _own(self) -> tuple[Solver, Adjoint]:
         return self.layer.solver_in_use, self.layer.adjoint
 
-    def _packed(self, cell: nn.Module, layout: Layout, context: Any) -> PackedCell:
-        return PackedCell(pinned(cell, computed_weights(cell)), layout, context, selectable=True)
-
-    def _dtype(self, packed: PackedCell) -> torch.dtype:
-        """The narrowest precision in which the cell answers."""
-        return max(packed.dtypes or self.layout.dtypes, key=lambda dtype: torch.finfo(dtype).eps).to_real()
+    def _packed(self, context: Any) -> PackedCell:
+        cell = self.layer.cell
+        return PackedCell(pinned(cell, computed_weights(cell)), self.layout, context, selectable=True)
 
     def _dynamics(self) -> Dynamics:
         """Measure the contraction and the spectral radius at the samples that were hardest to solve."""
         steps, residual = self.solution.steps[self.rows].double(), self.solution.residual[self.rows].double()
         slowest = (steps + residual / (1 + residual)).argsort(descending=True)[:LOOKED_AT]
         context, start, state, valid = select_rows((self.context, self.start, self.state, self.valid), slowest)
-        packed = self._packed(self.layer.cell, self.layout, context)
-        with torch.no_grad():
-            contraction = _plain_rate(packed, self.layout.pack(start))
+        packed = self._packed(context)
+        contraction = contraction_rate(packed, self.layout.pack(start))
         spectrum = spectral_radius(packed.f, state, context, valid=valid, steps=ARNOLDI_STEPS)
         largest = spectrum.radius.nan_to_num(nan=float("inf")).argmax()
         return Dynamics(contraction, spectrum.radius[largest].item(), spectrum.residual[largest].item())
@@ -179,6 +178,7 @@ class _Measurement:
         layout = Layout.of(start)
         generator = torch.Generator().manual_seed(0)
         weights = torch.randn(self.z.shape, generator=generator, dtype=torch.float64).to(self.z.device, layout.dtype)
+        weights = weights if self.mask is None else weights * self.mask
         with torch.enable_grad():
             began = _now(self.z)
             solution = fixed_point(
@@ -208,14 +208,14 @@ class _Measurement:
             except Exception:  # a cell that insists on its own precision is compared within it
                 wider = False
         if found is None:
-            eps = torch.finfo(self._dtype(self._packed(cell, self.layout, context))).eps
-            found = self._gradient(cell, state, context, *self._tight(10 * eps))
+            found = self._gradient(cell, state, context, *self._tight(10 * torch.finfo(self.dtype).eps))
         reference = found.solution
         bare = replace(reference, state=None, start=None, context=None)
         if not (reference.ok and (reference.backward is None or reference.backward.ok)):
             return Accuracy(reference=bare, wider=wider)
         exact = Layout.of(reference.start).pack(reference.state).detach()
-        gap = _distance([self.layout.pack(own.solution.state).detach()], [exact])
+        mask = 1.0 if self.mask is None else self.mask
+        gap = _distance([self.layout.pack(own.solution.state).detach() * mask], [exact * mask])
         floor = None
         if wider:  # one evaluation at the exact state, rounded, leaves what rounding leaves
             rounded = self.layout.unpack(exact.to(self.layout.dtype))
@@ -223,12 +223,13 @@ class _Measurement:
                 pinned(cell, computed_weights(cell)), rounded, context, solver=Picard(rtol=None, max_steps=1),
                 adjoint=Implicit(), valid=self.valid, on_failure="ignore", check=False,
             )  # fmt: skip
-            floor = once.residual.max().item()
+            # Luck may round a few numbers well; a quarter of a unit is beyond what can be counted on.
+            floor = max(once.residual.max().item(), torch.finfo(self.dtype).eps / 4)
         return Accuracy(gap, _distance(own.values, found.values), floor, bare, wider)
 
     def _tight(self, rtol: float) -> tuple[Solver, Adjoint]:
         own = self.layer.solver_in_use
-        solver = Anderson(rtol=rtol, history=20, max_steps=max(500, 4 * own.max_steps), scope=own.scope)
+        solver = Anderson(rtol=rtol, history=20, max_steps=max(500, own.max_steps), scope=own.scope)
         return solver, Implicit(GMRES(rtol=10 * rtol, restart=60, max_steps=600))
 
     def _evaluation_seconds(self, packed: PackedCell) -> float:
@@ -261,30 +262,6 @@ def _solve_once(layer: Equilibrium, batch: Any, valid: Any, error: Exception) ->
         return once.solve(batch, valid=valid)
     except Exception:
         raise error from None
-
-
-def _plain_rate(cell: PackedCell, z: Tensor) -> float:
-    """Return the factor an evaluation by which plain iteration shrinks its step, the largest over the samples."""
-    steps, sizes = [], []
-    for _ in range(PLAIN_STEPS):
-        fz = cell(z)
-        steps.append(norms(fz - z, "sample"))
-        sizes.append(norms(fz, "sample"))
-        z = fz
-    floors = 20 * cell.epsilon * torch.cat(sizes, dim=1)
-    rates = map(_rate, torch.cat(steps, dim=1).tolist(), floors.tolist())
-    return max(rates, default=0.0)
-
-
-def _rate(steps: list[float], floors: list[float]) -> float:
-    """Return the mean rate over the later half of the steps that stand above the floor of rounding."""
-    if not all(step < float("inf") for step in steps):
-        return float("inf")
-    above = next((i for i, (step, floor) in enumerate(zip(steps, floors, strict=True)) if step <= floor), len(steps))
-    if above < 2:
-        return 0.0
-    first, last = (above - 1) // 2, above - 1
-    return (steps[last] / steps[first]) ** (1 / (last - first))
 
 
 def _widened(tensor: Tensor) -> Tensor:

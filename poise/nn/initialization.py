@@ -13,7 +13,7 @@ def initialization_loss(solution: Solution) -> Tensor:
 
     Trains an `Equilibrium(initializer=...)` without labels: its start approaches the equilibria that the solver finds,
     which saves evaluations and changes no answer. The mean over the parts of a tuple state; samples whose solve
-    diverged or met NaN are left out.
+    diverged or met NaN are left out. Under DDP add it to every loss: the initialiser has no other gradient.
 
     Bai, Koltun and Kolter (2022), "Neural Deep Equilibrium Solvers" (initialiser).
 

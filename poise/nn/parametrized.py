@@ -19,20 +19,38 @@ def computed_weights(cell: nn.Module) -> Weights:
     return tuple((parametrization, parametrization()) for parametrization in found)
 
 
+@dataclass(eq=False)
+class _Constant:
+    """What stands in for a parametrization's computation, and what stood there before."""
+
+    value: Tensor
+    before: _Constant | None
+    held: bool = True
+
+    def __call__(self) -> Tensor:
+        return self.value
+
+
 @contextmanager
 def held(weights: Weights) -> Iterator[None]:
-    """Let parametrized tensors be what was computed, as long as the context lasts."""
-    before = [vars(parametrization).get("forward") for parametrization, _ in weights]
+    """Let parametrized tensors be what was computed, as long as the context lasts.
+
+    Contexts may nest (an equilibrium within a cell) and, in threads that share a module, end in any order.
+    """
+    constants = []
+    for parametrization, weight in weights:
+        constants.append(_Constant(weight, vars(parametrization).get("forward")))
+        vars(parametrization)["forward"] = constants[-1]
     try:
-        for parametrization, weight in weights:
-            vars(parametrization)["forward"] = _constant(weight)
         yield
     finally:
-        for (parametrization, _), forward in zip(weights, before, strict=True):
-            if forward is None:
-                vars(parametrization).pop("forward", None)
-            else:  # an equilibrium within a cell: the outer one holds them
-                vars(parametrization)["forward"] = forward
+        for (parametrization, _), constant in zip(weights, constants, strict=True):
+            constant.held = False
+            top = vars(parametrization).pop("forward", None)
+            while top is not None and not top.held:
+                top = top.before
+            if top is not None:
+                vars(parametrization)["forward"] = top
 
 
 @dataclass(frozen=True)
@@ -61,7 +79,3 @@ class PinnedCell:
 def pinned(cell: nn.Module, weights: Weights) -> Callable[..., Any]:
     """Return the cell with these weights; the cell itself where it has none."""
     return PinnedCell(cell, weights) if weights else cell
-
-
-def _constant(value: Tensor) -> Callable[[], Tensor]:
-    return lambda: value

@@ -146,6 +146,12 @@ def test_noise_drawn_once_a_solve_and_spectral_norm_in_training_are_healthy():
     assert diagnose(Equilibrium(cell), inputs()).healthy
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_noise_that_may_spare_a_sample_is_still_noise(seed):
+    """A mask on four numbers is often empty: one sample alone may twice come out the same."""
+    assert diagnose(Equilibrium(Cell(noisy, n=4)), inputs(n=4), seed=seed).findings[0].name == "non-deterministic cell"
+
+
 def test_bad_numbers_are_found_where_they_are():
     x = inputs()
     x[3, 2] = float("nan")

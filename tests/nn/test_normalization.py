@@ -9,6 +9,7 @@ from torch import nn
 
 from poise import GMRES, Anderson, Equilibrium, Implicit, JacobianFree, Phantom, Picard, Unrolled
 from poise.nn import inject, normalize, remove_normalization
+from poise.nn.parametrized import computed_weights, held
 from tests.nn.test_equilibrium import Cell, assert_close, inputs, unrolled
 
 EXACT = {"solver": Anderson(rtol=1e-12), "adjoint": Implicit(GMRES(rtol=1e-12))}
@@ -108,6 +109,19 @@ def test_a_layer_within_a_layer_keeps_the_outer_weights():
         state = deep
     assert_close(found, torch.autograd.grad(state.sum(), list(outer.parameters())))
     assert all("forward" not in vars(module) for module in outer.modules())
+
+
+def test_weights_held_by_threads_that_share_a_layer_are_let_go_in_any_order():
+    layer = normalised("weight")
+    one, two = held(computed_weights(layer.cell)), held(computed_weights(layer.cell))
+    one.__enter__()
+    with torch.no_grad():
+        layer.cell.w.parametrizations["weight"].original0.mul_(0.5)
+    two.__enter__()
+    one.__exit__(None, None, None)
+    two.__exit__(None, None, None)
+    assert_close(torch.autograd.grad(layer(inputs()).square().sum(), list(layer.parameters())), unrolled(layer))
+    assert all("forward" not in vars(module) for module in layer.modules())
 
 
 def test_state_dicts_copies_and_removal():
