@@ -60,27 +60,27 @@ def look_at(cell: PackedCell, z: Tensor, fz: Tensor, rows: Tensor, *, thorough: 
     except Exception as error:
         reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
         return Look(finding=_coupled(name, f"it cannot be evaluated on one alone ({reason})"))
-    repetition, coupling = _gap(alone, repeated), _gap(alone, fz[first])
-    bound = min(ROUNDING * cell.epsilon, ROUNDING_SHARE)
-    if thorough or not coupling <= bound:  # noise may spare one sample, twice
+    repetition = _gap(alone, repeated)
+    if thorough or differ(cell, alone, fz[first]):  # noise may spare one sample, twice
         repetition = max(repetition, _gap(cell(z)[rows], cell(z)[rows]))
     if not repetition <= REPEATED * cell.epsilon:
         return Look(repetition, finding=_random(name, repetition))
     if len(z) < 2:
         return Look(repetition)
     looked = rows[:LOOKED_AT]
-    if thorough:
-        singles = [cell.select(one)(z[one]) for one in looked.split(1)]
-        coupling = _gap(torch.cat(singles), fz[looked])
-    if not coupling <= bound:
+    singly = looked if thorough else first
+    others = [singly[i : i + 1] for i in range(1, len(singly))]
+    singles = torch.cat([alone, *(cell.select(one)(z[one]) for one in others)])
+    coupling = _gap(singles, fz[singly])
+    if differ(cell, singles, fz[singly]):
         how = f"one evaluated alone differs by {coupling:.1e} from itself in the batch"
         return Look(repetition, coupling, finding=_coupled(name, how))
-    others = looked.roll(1)
-    if not _contexts_differ(cell, looked, others):
+    exchanged = looked.roll(1)
+    if not _contexts_differ(cell, looked, exchanged):
         return Look(repetition, coupling)
-    own, swapped = cell.select(looked)(z[looked]), cell.select(others)(z[looked])
+    own, swapped = cell.select(looked)(z[looked]), cell.select(exchanged)(z[looked])
     coupling = max(coupling, _gap(own, fz[looked]))
-    if not coupling <= bound:
+    if differ(cell, own, fz[looked]):
         how = f"{len(looked)} evaluated alone differ by {coupling:.1e} from themselves in the batch"
         return Look(repetition, coupling, finding=_coupled(name, how))
     ignored = torch.equal(own, swapped)
@@ -95,6 +95,11 @@ def check_cell(cell: PackedCell, found: Iterate) -> None:
     finding = look_at(cell, found.z, found.fz, finite).finding
     if finding is not None:
         warnings.warn(f"{finding.message}.", CellWarning, stacklevel=outside_level())
+
+
+def differ(cell: PackedCell, a: Tensor, b: Tensor) -> bool:
+    """Return whether two images of a cell differ by more than kernels for other shapes may round."""
+    return not _gap(a, b) <= min(ROUNDING * cell.epsilon, ROUNDING_SHARE)
 
 
 def cell_name(cell: PackedCell) -> str:

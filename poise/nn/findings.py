@@ -38,7 +38,7 @@ class Case:
 
 def findings(case: Case) -> tuple[Finding, ...]:
     """Return what is wrong, causes before their effects."""
-    found = [_not_finite(case), case.look.finding, *_forward(case), _backward(case), _accuracy(case)]
+    found = [_not_finite(case), case.look.finding, _forward(case), _backward(case), _accuracy(case)]
     return tuple(finding for finding in found if finding is not None)
 
 
@@ -60,10 +60,10 @@ def _not_finite(case: Case) -> Finding | None:
     return Finding("non-finite cell", message)
 
 
-def _forward(case: Case) -> list[Finding | None]:
+def _forward(case: Case) -> Finding | None:
     if case.look.finding is not None and case.look.uses_context is None:
-        return []  # a cell that is not one map for every sample has no fixed point to speak of
-    return [_expansion(case) or _floor(case) or _budget(case)]
+        return None  # a cell that is not one map for every sample has no fixed point to speak of
+    return _expansion(case) or _floor(case) or _budget(case)
 
 
 def _expansion(case: Case) -> Finding | None:

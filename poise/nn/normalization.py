@@ -21,9 +21,10 @@ def normalize(module: nn.Module, kind: Kind, **options: Any) -> nn.Module:
 
     `kind`: `"weight"` separates the length of each row of the weight from its direction (Salimans and Kingma 2016;
     options: `dim`); `"spectral"` divides the weight by its largest singular value, estimated by a power iteration that
-    moves on in training mode (Miyato et al. 2018; options: `n_power_iterations`, `eps`, `dim`; a convolution's kernel
-    counts as a matrix of its output channels, so its norm as an operator may exceed 1). Spectral normalisation makes a
-    cell such as tanh(W z + x) a contraction that just fails to be strict: multiply its output by a number below 1.
+    moves on in training mode and begins with numbers from PyTorch's generator (Miyato et al. 2018; options:
+    `n_power_iterations`, `eps`, `dim`; a convolution's kernel counts as a matrix of its output channels, so its norm as
+    an operator may exceed 1). Spectral normalisation leaves a cell such as tanh(W z + x) just short
+    of a strict contraction: multiply its output by a number below 1.
 
     An `Equilibrium` computes normalised weights once a solve. Normalise before the optimiser is made, since the
     parameters change, and before loading weights that were saved normalised. A module that holds such layers is copied
