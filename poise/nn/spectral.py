@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poise.fixed_point.linear.gmres import normalised
 from poise.nn.jacobian import Linearisation, linearise
 
 # Eigenvalues of the small matrices are looked at once in so many products: each look costs as much as several.
@@ -121,8 +120,7 @@ class _Arnoldi:
         size = torch.linalg.vector_norm(image, dim=1)
         column = self.hessenberg.new_zeros(len(image), len(self.vectors))
         for _ in range(2):  # once does not stay orthogonal in float32 (Giraud, Langou and Rozloznik 2005)
-            inner = (basis @ image.unsqueeze(2)).squeeze(2)
-            image = image - (inner.unsqueeze(1) @ basis).squeeze(1)
+            inner, image = orthogonalised(basis, image)
             column += inner
         height = torch.linalg.vector_norm(image, dim=1)
         height = torch.where(height > BREAKDOWN * torch.finfo(height.dtype).eps * size, height, 0.0)
@@ -144,3 +142,14 @@ class _Arnoldi:
         miss = below.cpu() * last
         relative = torch.where(miss > 0, miss / radius, 0.0)
         return radius.to(below.device), relative.to(below.device)
+
+
+def orthogonalised(known: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the inner products of a vector with the known ones, (rows, known), and what is left of it."""
+    inner = (known @ vector.unsqueeze(2)).squeeze(2)
+    return inner, vector - (inner.unsqueeze(1) @ known).squeeze(1)
+
+
+def normalised(vector: Tensor, norm: Tensor) -> Tensor:
+    """Return vector / norm, and zero where the norm is zero."""
+    return torch.where(norm > 0, 1 / norm, 0.0).unsqueeze(1) * vector
