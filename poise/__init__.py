@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         find_root,
     )
     from poise.fixed_point.solve import fixed_point
-    from poise.nn import Equilibrium
+    from poise.nn import Diagnosis, Equilibrium, diagnose
 
 __all__ = [
     "GMRES",
@@ -44,6 +44,7 @@ __all__ = [
     "ConvergenceError",
     "ConvergenceWarning",
     "Dense",
+    "Diagnosis",
     "Equilibrium",
     "External",
     "Implicit",
@@ -58,6 +59,7 @@ __all__ = [
     "Status",
     "Unrolled",
     "data",
+    "diagnose",
     "find_root",
     "fixed_point",
     "models",
@@ -66,6 +68,7 @@ __all__ = [
 
 
 _ROOMS = ("data", "fixed_point", "models", "nn")
+_LAYERS = ("Diagnosis", "Equilibrium", "diagnose")
 
 
 # Names are imported when first asked for, so that the command line answers without torch.
@@ -73,7 +76,7 @@ def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return import_module(f"poise.{name}")
     if name in __all__:
-        return getattr(import_module("poise.nn" if name == "Equilibrium" else "poise.fixed_point"), name)
+        return getattr(import_module("poise.nn" if name in _LAYERS else "poise.fixed_point"), name)
     raise AttributeError(f"module 'poise' has no attribute {name!r}")
 
 

@@ -79,7 +79,8 @@ class Solution:
     `state`: as the cell returned it, attached to the graph by the adjoint. `status`: (batch,) int8 of `Status`.
     `steps`: (batch,) int64, evaluations of the cell on this sample. `residual`: (batch,), |f(z) - z| / |f(z)| at the
     state's iterate. `evaluations`: calls of the cell. `rows`: sample evaluations made in all of them. `trajectory`: the
-    states of the evaluations that were to be recorded, in their order.
+    states of the evaluations that were to be recorded, in their order. `start`, `context`: what the solve was given,
+    attached to the graph as it was.
     """
 
     state: Any
@@ -91,6 +92,8 @@ class Solution:
     fixed_budget: bool = False
     rtol: float | None = None
     trajectory: tuple[Any, ...] = ()
+    start: Any = None
+    context: Any = None
     _trace: Trace = Trace(0)
     _backward: list[Solution] = field(default_factory=list)
 

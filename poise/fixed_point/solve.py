@@ -20,6 +20,7 @@ from poise.fixed_point.solvers import Anderson, Solver
 from poise.fixed_point.state import Layout
 from poise.fixed_point.tally import Counters
 from poise.fixed_point.trajectory import Callback, Observer, wanted_evaluations
+from poise.fixed_point.tree import tree_map
 
 
 def fixed_point(
@@ -41,9 +42,10 @@ def fixed_point(
     """Find z = f(z, context) for every sample of a batch, and differentiate through it.
 
     `f`: returns a state shaped as it was given. `z0`: the start, a tensor (batch, ...) or a tuple of them, real or
-    complex. `context`: a tree of tensors (batch, ...) with all that belongs to a sample; with it, samples that are
-    finished leave the batch; without one, `f` is called as f(z) and they are frozen only. `solver`, `adjoint`: values
-    such as `Anderson(rtol=1e-6)` and `Phantom(steps=3)`. `parameters`: tensors that `f` closes over and that second
+    complex, or an earlier Solution, whose state is gone on from (detached). `context`: a tree of tensors (batch, ...)
+    with all that belongs to a sample; with it, samples that are finished leave the batch; without one, `f` is called
+    as f(z) and they are frozen only. `solver`, `adjoint`: values such as `Anderson(rtol=1e-6)` and `Phantom(steps=3)`.
+    `parameters`: tensors that `f` closes over and that second
     derivatives shall reach (first derivatives reach all). `valid`: a bool mask over the leading dimensions of the state
     (or one for each part); entries outside are left out of residuals and mixing. `position_dim`: the dimension of
     positions under scope="prefix". `on_failure`: what happens when a solve misses its tolerance, forward or backward:
@@ -60,6 +62,8 @@ def fixed_point(
     require("solver", solver, Solver, "Anderson(rtol=1e-4)")
     require("adjoint", adjoint, Adjoint, "Implicit()")
     counters = Counters.single() if counters is None else counters
+    if isinstance(z0, Solution):
+        z0 = tree_map(Tensor.detach, z0.state)
     layout = Layout.of(z0, position_dim if solver.scope == "prefix" else None)
     z = layout.pack(z0)
     check_context(context, z.shape[0])
@@ -89,9 +93,8 @@ def fixed_point(
     backward: list[Solution] = []
     attachment = Attachment(cell, found, tuple(parameters), backward, counters.backward, on_failure)
     solution = found.solution(adjoint.attach(attachment), backward)
-    if observer is None:
-        return solution
-    return replace(solution, trajectory=observer.states(attachment, solution.state, recorded))
+    trajectory = () if observer is None else observer.states(attachment, solution.state, recorded)
+    return replace(solution, start=z0, context=context, trajectory=trajectory)
 
 
 def find_root(g: Callable[..., Any], z0: Any, context: Any = None, **options: Any) -> Solution:

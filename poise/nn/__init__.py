@@ -1,7 +1,31 @@
-"""Layers on the core: the equilibrium layer, its cells, and what is measured of them."""
+"""Layers on the core: the equilibrium layer, its cells, what regularises them, and what is measured of them."""
 
 from poise.nn.activation import activation_bytes
 from poise.nn.cells import Injected, TransformerCell, inject
+from poise.nn.diagnose import diagnose
+from poise.nn.diagnosis import Diagnosis
 from poise.nn.equilibrium import Equilibrium
+from poise.nn.initialization import initialization_loss
+from poise.nn.noise import dropout_mask
+from poise.nn.normalization import normalize, remove_normalization
+from poise.nn.regularization import jacobian_penalty, jittered, trajectory_correction
+from poise.nn.spectral import SpectralRadius, spectral_radius
 
-__all__ = ["Equilibrium", "Injected", "TransformerCell", "activation_bytes", "inject"]
+__all__ = [
+    "Diagnosis",
+    "Equilibrium",
+    "Injected",
+    "SpectralRadius",
+    "TransformerCell",
+    "activation_bytes",
+    "diagnose",
+    "dropout_mask",
+    "initialization_loss",
+    "inject",
+    "jacobian_penalty",
+    "jittered",
+    "normalize",
+    "remove_normalization",
+    "spectral_radius",
+    "trajectory_correction",
+]

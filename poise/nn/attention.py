@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from poise.nn.noise import dropout_mask
+
 
 @dataclass(frozen=True)
 class BlockNoise:
@@ -84,4 +86,4 @@ class TransformerBlock(nn.Module):
     def draw_noise(self, x: Tensor, dropout: float) -> BlockNoise:
         """Draw dropout masks for inputs like x (batch, length, d_model)."""
         hidden = x.new_empty(*x.shape[:-1], self.up.out_features)
-        return BlockNoise(*(F.dropout(torch.ones_like(like), dropout) for like in (x, hidden, x)))
+        return BlockNoise(*(dropout_mask(like, dropout) for like in (x, hidden, x)))

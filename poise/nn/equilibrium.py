@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from poise.fixed_point.solve import fixed_point, require
 from poise.fixed_point.solvers import Anderson, Solver
 from poise.fixed_point.tally import Counters
 from poise.fixed_point.trajectory import Callback
+from poise.fixed_point.tree import tree_map
+from poise.nn.parametrized import computed_weights, held, pinned
 
 
 class Equilibrium(nn.Module):
@@ -22,8 +25,10 @@ class Equilibrium(nn.Module):
     A cell is a module with `forward(z, context) -> z` and, where it helps, `inject(x) -> context` (all work that does
     not depend on z, once a solve), `initial_state(context) -> z0` (zeros shaped like the context otherwise) and an
     attribute `position_dim` for the prefix scope. `eval_solver` replaces `solver` where the module is in `eval()`
-    mode; gradients do not depend on the mode. The layer holds no state but `counters`: how its solves ended and what
-    they cost.
+    mode; gradients do not depend on the mode. `initializer`: a module that proposes the start from the context
+    (detached); it is trained by `initialization_loss` alone and changes no answer, only the evaluations it takes.
+    Parametrized weights of the cell (`normalize`) are computed once a solve. The layer holds no state but `counters`:
+    how its solves ended and what they cost.
 
     Bai, Kolter and Koltun (2019), "Deep Equilibrium Models".
 
@@ -39,6 +44,7 @@ class Equilibrium(nn.Module):
         adjoint: Adjoint = Implicit(),
         eval_solver: Solver | None = None,
         *,
+        initializer: nn.Module | None = None,
         on_failure: OnFailure = "warn",
     ) -> None:
         super().__init__()
@@ -50,6 +56,7 @@ class Equilibrium(nn.Module):
         self.solver = solver
         self.adjoint = adjoint
         self.eval_solver = eval_solver
+        self.initializer = initializer
         self.on_failure: OnFailure = on_failure
         self.counters = Counters()
 
@@ -66,16 +73,27 @@ class Equilibrium(nn.Module):
         record: bool | Collection[int] = False,
         callback: Callback | None = None,
     ) -> Solution:
-        """Return the whole Solution; `z0`: the start (default: the cell's), the rest as in `fixed_point`."""
+        """Return the whole Solution.
+
+        `z0`: the start, or an earlier Solution to go on from (default: the initializer's proposal, else the cell's
+        start). `valid`: a mask of entries that count. `record`, `callback`: what is seen of the way, as in
+        `fixed_point`.
+        """
         inject: Callable[[Any], Any] | None = getattr(self.cell, "inject", None)
-        context = x if inject is None else inject(x)
-        if z0 is None:
-            z0 = self._initial_state(context)
-        return fixed_point(
-            self.cell,
+        weights = computed_weights(self.cell)
+        with held(weights):
+            context = x if inject is None else inject(x)
+            proposed = None
+            if z0 is None and self.initializer is not None:
+                proposed = self.initializer(tree_map(Tensor.detach, context))
+                z0 = tree_map(Tensor.detach, proposed)
+            elif z0 is None:
+                z0 = self._initial_state(context)
+        solution = fixed_point(
+            pinned(self.cell, weights),
             z0,
             context,
-            solver=self.solver if self.training or self.eval_solver is None else self.eval_solver,
+            solver=self.solver_in_use,
             adjoint=self.adjoint,
             parameters=self.cell.parameters(),
             valid=valid,
@@ -85,6 +103,12 @@ class Equilibrium(nn.Module):
             record=record,
             callback=callback,
         )
+        return solution if proposed is None else replace(solution, start=proposed)
+
+    @property
+    def solver_in_use(self) -> Solver:
+        """`eval_solver` in `eval()` mode where there is one, else `solver`."""
+        return self.solver if self.training or self.eval_solver is None else self.eval_solver
 
     def _initial_state(self, context: Any) -> Any:
         initial_state: Callable[[Any], Any] | None = getattr(self.cell, "initial_state", None)

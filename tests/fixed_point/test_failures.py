@@ -230,6 +230,17 @@ def test_a_cell_with_noise_of_its_own_is_found_out():
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("fault", ["noise", "coupling"])
+def test_a_cell_in_half_precision_is_found_out(fault):
+    def f(z, x):
+        state = torch.nn.functional.dropout(z, 0.2) if fault == "noise" else z - z.mean(dim=0)
+        return torch.tanh(0.5 * state + x)
+
+    x = torch.randn(8, 64, dtype=torch.bfloat16)
+    with pytest.warns(CellWarning, match="not deterministic" if fault == "noise" else "couples its samples"):
+        poise.fixed_point(f, torch.zeros_like(x), x, solver=Anderson(rtol=0.02), on_failure="ignore")
+
+
 def test_a_cell_that_ignores_its_context_is_found_out():
     with pytest.warns(CellWarning, match="ignores its context"):
         poise.fixed_point(lambda z, x: 0.5 * z + 1, torch.zeros(8, 4), torch.randn(8, 4))
