@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from poise.fixed_point.adjoints import Adjoint, Implicit, Unrolled
+from poise.fixed_point.adjoints import Adjoint, Implicit
 from poise.fixed_point.adjoints.base import Attachment
 from poise.fixed_point.checks import check_cell
-from poise.fixed_point.loop import iterate
 from poise.fixed_point.packed import PackedCell, asks_for_context, check_context
 from poise.fixed_point.solution import OnFailure, Solution
-from poise.fixed_point.solvers import Anderson, External, Solver
+from poise.fixed_point.solvers import Anderson, Solver
 from poise.fixed_point.state import Layout
 from poise.fixed_point.tally import Counters
 
@@ -61,18 +58,14 @@ def fixed_point(
     if not all(parameter.is_leaf for parameter in parameters):
         raise ValueError("parameters holds a tensor that was computed from others; name the tensors it was made from.")
     mask = None if valid is None else layout.pack_mask(valid, z.shape[0])
-    recorded = adjoint.records_solve and torch.is_grad_enabled()
-    if recorded and isinstance(solver, External):
-        raise ValueError(f"{adjoint} cannot record what an external finder does; use Implicit() or Phantom().")
     cell = PackedCell(
-        f=_checkpointed(f) if recorded and isinstance(adjoint, Unrolled) and adjoint.checkpoint else f,
+        f=f,
         layout=layout,
         context=context,
         selectable=context is not None,
         takes_context=context is not None or asks_for_context(f),
     )
-    with torch.set_grad_enabled(recorded):
-        found = iterate(cell, z, solver, valid=mask)
+    found = adjoint.find(cell, z, solver, valid=mask)
     solution = found.solution(None)
     counters.forward.add(solution, on_failure)
     if not counters.checked if check is None else check:
@@ -105,10 +98,3 @@ def require(name: str, value: Any, kind: type, example: str) -> None:
     """Refuse an option that is no value of its kind, such as a name or a class."""
     if not isinstance(value, kind):
         raise TypeError(f"{name}={value!r} is no {kind.__name__}; pass a value such as {example}.")
-
-
-def _checkpointed(f: Callable[..., Any]) -> Callable[..., Any]:
-    def evaluate(*arguments: Any) -> Any:
-        return checkpoint(f, *arguments, use_reentrant=False)
-
-    return evaluate

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +12,8 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from poise.fixed_point.adjoints.base import Adjoint, Attachment, detached_state, on_usable_rows
+from poise.fixed_point.adjoints.casts import Casts
+from poise.fixed_point.adjoints.graph import reaches, unnamed_leaves
 from poise.fixed_point.linear import GMRES, LinearSolver, as_linear
 from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.solvers import External, Solver
@@ -63,25 +64,6 @@ class Implicit(Adjoint):
 
 
 @dataclass(frozen=True)
-class _Casts:
-    """The autocast state of the forward, for evaluations that the backward makes."""
-
-    states: tuple[tuple[str, bool, torch.dtype], ...]
-
-    @staticmethod
-    def now() -> _Casts:
-        devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-        return _Casts(tuple((d, torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in devices))
-
-    @contextmanager
-    def restored(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            for device, enabled, dtype in self.states:
-                stack.enter_context(torch.autocast(device, enabled=enabled, dtype=dtype))
-            yield
-
-
-@dataclass(frozen=True)
 class _Scene:
     """What a backward needs besides tensors. The ends of the cell's graph are edges: they hold no numbers."""
 
@@ -90,7 +72,7 @@ class _Scene:
     evaluate: Evaluate
     image: GradientEdge
     start: GradientEdge
-    casts: _Casts
+    casts: Casts
 
 
 def _attach(
@@ -109,7 +91,7 @@ def _attach(
     image_edge, start_edge = get_gradient_edge(image), get_gradient_edge(start)
     if not any(leaf.requires_grad for leaf in known) and not unnamed_leaves(image_edge, [start]):
         return fz.detach()  # nothing asks for a gradient
-    scene = _Scene(solver, attachment, evaluate, image_edge, start_edge, _Casts.now())
+    scene = _Scene(solver, attachment, evaluate, image_edge, start_edge, Casts.now())
     return _ImplicitFunction.apply(scene, image, fz.detach(), *known)
 
 
@@ -193,7 +175,7 @@ def _recorded_gradients(scene: _Scene, state: Tensor, known: list[Tensor], grad:
     unnamed = unnamed_leaves(scene.image, [scene.start, *(leaf for leaf in known if leaf.requires_grad)])
     if unnamed:
         raise RuntimeError(
-            f"a second derivative was asked for, but the cell closes over {unnamed} tensors that nobody named; "
+            f"a second derivative was asked for, but the cell closes over {len(unnamed)} tensors that nobody named; "
             "pass them in the context or as fixed_point(..., parameters=...)."
         )
 
@@ -228,35 +210,3 @@ def _recorded_gradients(scene: _Scene, state: Tensor, known: list[Tensor], grad:
     for place, value in zip(wanted, found, strict=True):
         gradients[place] = value
     return gradients
-
-
-def unnamed_leaves(end: GradientEdge, known: Sequence[Tensor | GradientEdge]) -> int:
-    """Return how many leaf tensors a graph reaches other than through the known ones."""
-    nodes = walk(end, known)
-    # The detached start of an equilibrium inside the cell is a leaf of the graph, but no input.
-    starts = {node.scene.start.node for node in nodes if isinstance(getattr(node, "scene", None), _Scene)}
-    return sum(hasattr(node, "variable") and node not in starts for node in nodes)
-
-
-def reaches(end: GradientEdge, known: Sequence[Tensor | GradientEdge], targets: Sequence[Tensor]) -> bool:
-    """Return whether a graph reaches one of the targets other than through the known tensors."""
-    sought = {get_gradient_edge(target).node for target in targets}
-    return bool(sought) and any(node in sought for node in walk(end, known))
-
-
-def walk(end: GradientEdge, known: Sequence[Tensor | GradientEdge]) -> list[Any]:
-    """Return the nodes of a graph from its end, not going on at the known tensors."""
-    edges = [
-        edge if isinstance(edge, GradientEdge) else get_gradient_edge(edge)
-        for edge in known
-        if isinstance(edge, GradientEdge) or edge.requires_grad
-    ]
-    seen = {edge.node for edge in edges}
-    found, ahead = [], [end.node]
-    while ahead:
-        node = ahead.pop()
-        if node not in seen:
-            seen.add(node)
-            found.append(node)
-            ahead.extend(following for following, _ in node.next_functions if following is not None)
-    return found
