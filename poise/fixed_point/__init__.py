@@ -7,7 +7,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from poise.fixed_point.adjoints import Adjoint, Implicit, JacobianFree, Phantom, Unrolled
+from poise.fixed_point.adjoints import Adjoint, Implicit, JacobianFree, Phantom, Reversible, Unrolled
 from poise.fixed_point.linear import GMRES, LinearSolver, Neumann
 from poise.fixed_point.solution import CellWarning, ConvergenceError, ConvergenceWarning, Solution, Status
 from poise.fixed_point.solve import find_root
@@ -31,6 +31,7 @@ __all__ = [
     "Neumann",
     "Phantom",
     "Picard",
+    "Reversible",
     "Solution",
     "Solver",
     "Status",

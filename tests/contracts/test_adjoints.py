@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import poise
-from poise import GMRES, Anderson, Broyden, Implicit, JacobianFree, Neumann, Phantom, Picard, Unrolled
+from poise import GMRES, Anderson, Broyden, Implicit, JacobianFree, Neumann, Phantom, Picard, Reversible, Unrolled
 from poise.nn import activation_bytes
 from tests.contracts.problems import PROBLEMS, dense, dense_gradients, flatten, linear, unflatten
 from tests.contracts.test_linear import LINEAR
@@ -23,6 +23,13 @@ ADJOINTS = {
     "unrolled": Unrolled(),
     "unrolled_checkpointed": Unrolled(checkpoint=True),
     "neumann": Implicit(Neumann(terms=80)),
+    "reversible": Reversible(),
+}
+# The solvers of those that differentiate the solver's own steps; the others take any.
+OWN_SOLVER = {
+    "unrolled": Picard(**TIGHT),
+    "unrolled_checkpointed": Picard(**TIGHT),
+    "reversible": Picard(damping=0.5, rtol=1e-9, max_steps=300),
 }
 
 
@@ -61,8 +68,11 @@ def test_implicit_is_the_dense_gradient_for_every_linear_solver(name, problem):
 @pytest.mark.parametrize("name", ADJOINTS)
 def test_every_adjoint_reaches_the_gradient(name, problem):
     case = PROBLEMS[problem]()
-    solver = Picard(**TIGHT) if "unrolled" in name else Anderson(**TIGHT)
-    assert_close(gradients(case, solver, ADJOINTS[name]), dense_gradients(case, weights_of(case)), 1e-6)
+    assert_close(
+        gradients(case, OWN_SOLVER.get(name, Anderson(**TIGHT)), ADJOINTS[name]),
+        dense_gradients(case, weights_of(case)),
+        1e-6,
+    )
 
 
 @pytest.mark.parametrize(
@@ -228,7 +238,7 @@ def test_closures_get_their_first_derivative():
 @pytest.mark.parametrize("name", ADJOINTS)
 def test_same_state_with_and_without_gradients(name):
     case = dense()
-    solver = Anderson(rtol=1e-3)
+    solver = dataclasses.replace(OWN_SOLVER.get(name, Anderson()), rtol=1e-3)
     x = case.x.detach().requires_grad_()
     with_graph = poise.fixed_point(case.f, case.z0, x, solver=solver, adjoint=ADJOINTS[name]).state
     with torch.no_grad():
@@ -248,6 +258,7 @@ def test_is_a_value(name):
         lambda: Phantom(damping=0.0),
         lambda: Phantom(form="x"),
         lambda: Neumann(damping=0.0),
+        lambda: Reversible(rtol=0.0),
         lambda: Phantom(steps=1, form="neumann"),
     ],
 )
