@@ -15,6 +15,7 @@ from poise.fixed_point.solution import OnFailure, Solution
 from poise.fixed_point.solvers import Anderson, Solver
 from poise.fixed_point.state import Layout
 from poise.fixed_point.tally import Counters
+from poise.fixed_point.transforms import admitted
 
 
 def fixed_point(
@@ -59,7 +60,7 @@ def fixed_point(
         raise ValueError("parameters holds a tensor that was computed from others; name the tensors it was made from.")
     mask = None if valid is None else layout.pack_mask(valid, z.shape[0])
     cell = PackedCell(
-        f=f,
+        f=admitted(f, (z0, context, parameters), adjoint.records),
         layout=layout,
         context=context,
         selectable=context is not None,

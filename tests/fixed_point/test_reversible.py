@@ -277,7 +277,9 @@ def test_second_order_is_refused():
 
 
 @pytest.mark.parametrize(
-    "solver", [Picard(), Anderson(), Picard(damping=0.5, scope="prefix"), External(lambda g, z: z)], ids=str
+    "solver",
+    [Picard(), Anderson(), Picard(damping=0.5, scope="prefix"), External(lambda g, z: z)],
+    ids=["undamped", "anderson", "prefix", "external"],
 )
 def test_only_what_can_be_inverted_is_accepted(solver):
     with pytest.raises(ValueError, match=r"runs backwards only what it can invert.*pass solver=Picard\(damping=0.5\)"):

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from poise.fixed_point.dual import carried, in_dual_level
 from poise.fixed_point.loop import Iterate, iterate
 from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.solution import OnFailure, Solution, Status
@@ -37,9 +38,16 @@ class Adjoint(ABC):
     # Whether the solve itself is recorded, instead of what `attach` adds after it.
     records_solve: ClassVar[bool] = False
 
+    @property
+    def records(self) -> bool:
+        """Whether gradients go through recorded operations alone, so that the transforms of `torch.func` follow."""
+        return self.records_solve
+
     def find(self, cell: PackedCell, z: Tensor, solver: Solver, **options: Any) -> Iterate:
         """Solve from `z`, recorded or not; an adjoint may wrap the cell or bring an iteration of its own."""
-        with torch.set_grad_enabled(self.records_solve and torch.is_grad_enabled()):
+        if self.records_solve:
+            return iterate(cell, z, solver, **options)
+        with torch.no_grad(), carried(False):
             return iterate(cell, z, solver, **options)
 
     @abstractmethod
@@ -51,6 +59,11 @@ def detached_state(attachment: Attachment) -> Any:
     """Return the cell's own last output, in the cell's own dtype."""
     cell, found = attachment.cell, attachment.found
     return cell.layout.unpack(found.fz, tuple(cell.dtypes) or None)
+
+
+def derivatives_wanted() -> bool:
+    """Whether a state can be asked for a derivative, in reverse or in forward mode."""
+    return torch.is_grad_enabled() or in_dual_level()
 
 
 def usable_rows(attachment: Attachment) -> Tensor | None:

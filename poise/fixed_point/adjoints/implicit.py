@@ -11,12 +11,21 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from poise.fixed_point.adjoints.base import Adjoint, Attachment, detached_state, on_usable_rows
+from poise.fixed_point.adjoints.base import (
+    Adjoint,
+    Attachment,
+    derivatives_wanted,
+    detached_state,
+    on_usable_rows,
+)
 from poise.fixed_point.adjoints.casts import Casts
 from poise.fixed_point.adjoints.graph import reaches, unnamed_leaves
+from poise.fixed_point.adjoints.tangent import solve_tangent
+from poise.fixed_point.dual import carried, in_dual_level, tangent_of, with_tangent
 from poise.fixed_point.linear import GMRES, LinearSolver, as_linear
 from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.solvers import External, Solver
+from poise.fixed_point.transforms import BATCHED_GRADIENTS, in_transform, innermost, refuse_batched
 from poise.fixed_point.tree import tree_leaves, tree_replace
 
 Product = Callable[[Tensor], Tensor]
@@ -29,7 +38,9 @@ class Implicit(Adjoint):
 
     `solver`: `GMRES()`, `Neumann(terms=...)` or any fixed-point solver. Memory does not grow with the number of
     evaluations. Second order is exact for the context and the parameters named; what the cell closes over otherwise is
-    refused there (and differentiated like anything else in first order). Bai, Kolter and Koltun (2019), theorem 1.
+    refused there (and differentiated like anything else in first order). In forward mode (`torch.autograd.forward_ad`,
+    `torch.func.jvp`) the same solver finds the tangent v = J v + df, and its gradient is exact as well. Bai, Kolter and
+    Koltun (2019), theorem 1.
     """
 
     solver: Solver | LinearSolver = GMRES()
@@ -43,7 +54,7 @@ class Implicit(Adjoint):
 
     def attach(self, attachment: Attachment) -> Any:
         """Return the solve's own output with the implicit gradient."""
-        if not torch.is_grad_enabled():
+        if not derivatives_wanted():
             return detached_state(attachment)
 
         def attach(cell: PackedCell, z: Tensor, fz: Tensor) -> Tensor:
@@ -58,6 +69,8 @@ class Implicit(Adjoint):
                 context = [given[place[id(leaf)]] if leaf.requires_grad else leaf for leaf in leaves]
                 return replace(cell, context=tree_replace(cell.context, iter(context)))(z)
 
+            if in_dual_level() or in_transform():
+                return _attach_dual(self.solver, attachment, evaluate, z, fz, known)
             return _attach(self.solver, attachment, evaluate, z, fz, known)
 
         return on_usable_rows(attachment, attach)
@@ -73,6 +86,7 @@ class _Scene:
     image: GradientEdge
     start: GradientEdge
     casts: Casts
+    moves: bool = False  # whether the state carries a tangent
 
 
 def _attach(
@@ -82,6 +96,7 @@ def _attach(
     z: Tensor,
     fz: Tensor,
     known: list[Tensor],
+    moves: bool = False,
 ) -> Tensor:
     """Return `fz`, the fixed point of `evaluate(., known)` near `z`, with the implicit gradient."""
     start = z.detach().requires_grad_()
@@ -91,8 +106,44 @@ def _attach(
     image_edge, start_edge = get_gradient_edge(image), get_gradient_edge(start)
     if not any(leaf.requires_grad for leaf in known) and not unnamed_leaves(image_edge, [start]):
         return fz.detach()  # nothing asks for a gradient
-    scene = _Scene(solver, attachment, evaluate, image_edge, start_edge, Casts.now())
+    scene = _Scene(solver, attachment, evaluate, image_edge, start_edge, Casts.now(), moves)
     return _ImplicitFunction.apply(scene, image, fz.detach(), *known)
+
+
+def _attach_dual(
+    solver: Solver | LinearSolver,
+    attachment: Attachment,
+    evaluate: Evaluate,
+    z: Tensor,
+    fz: Tensor,
+    known: list[Tensor],
+) -> Tensor:
+    """Return `fz` as `_attach` does, with its tangent, whose gradient is that of a fixed point as well."""
+    image = evaluate(z.detach(), known)
+    moved = tangent_of(image) if in_dual_level() else None
+    state = fz.detach()
+    if torch.is_grad_enabled():
+        if not in_transform():
+            with carried(False):
+                state = _attach(solver, attachment, evaluate, z, fz, known, moves=moved is not None)
+        elif innermost(image).requires_grad:
+            raise RuntimeError(
+                "a state inside torch.func.jvp keeps no graph for a later backward, but the cell uses tensors that "
+                "require gradients; call it under torch.no_grad(), or use torch.autograd.forward_ad, which keeps one."
+            )
+    if moved is None:
+        return state
+    tangent = solve_tangent(solver, attachment, lambda at: evaluate(at, known), z, moved)
+    if state.requires_grad:
+
+        def affine(v: Tensor, named: Sequence[Tensor]) -> Tensor:
+            with carried(True):
+                after = tangent_of(evaluate(with_tangent(named[0], v), named[1:]))
+            return torch.zeros_like(v) if after is None else after
+
+        with carried(False):
+            tangent = _attach(solver, attachment, affine, tangent, tangent, [state, *known], moves=True)
+    return with_tangent(state, tangent)
 
 
 class _ImplicitFunction(torch.autograd.Function):
@@ -112,6 +163,12 @@ class _ImplicitFunction(torch.autograd.Function):
         nothing = [None] * (len(ctx.needs_input_grad) - 3)
         if grad is None:
             return None, None, None, *nothing
+        refuse_batched(grad, BATCHED_GRADIENTS)
+        if scene.moves and in_dual_level():
+            raise RuntimeError(
+                "the gradient of a state that carries a tangent was asked for in its dual level, where the gradient "
+                "would lack its own tangent; leave the level first, or use create_graph=True without one."
+            )
         if torch.is_grad_enabled():
             state, *known = ctx.saved_tensors
             return None, None, None, *_recorded_gradients(scene, state, known, grad)

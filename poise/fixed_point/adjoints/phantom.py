@@ -39,6 +39,11 @@ class Phantom(Adjoint):
         if not 0 < self.damping <= 1:
             raise ValueError(f"Phantom(damping={self.damping}) does not move; pass a number in (0, 1].")
 
+    @property
+    def records(self) -> bool:
+        """Whether gradients go through recorded operations alone."""
+        return self.form == "unrolled"
+
     def attach(self, attachment: Attachment) -> Any:
         """Return the state after the recorded steps, or the solve's own with the gradient of the series."""
         if self.form == "neumann":

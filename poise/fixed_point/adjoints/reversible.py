@@ -10,13 +10,21 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from poise.fixed_point.adjoints.base import Adjoint, Attachment, detached_state, on_usable_rows
+from poise.fixed_point.adjoints.base import (
+    Adjoint,
+    Attachment,
+    derivatives_wanted,
+    detached_state,
+    on_usable_rows,
+)
 from poise.fixed_point.adjoints.casts import Casts
 from poise.fixed_point.adjoints.graph import unnamed_leaves
+from poise.fixed_point.dual import carried, in_dual_level, tangent_of
 from poise.fixed_point.loop import Iterate, iterate
 from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.solution import Solution, Status
 from poise.fixed_point.solvers import Picard, Solver
+from poise.fixed_point.transforms import BATCHED_GRADIENTS, in_transform, refuse_batched
 from poise.fixed_point.tree import tree_leaves, tree_replace
 
 EPSILON = torch.finfo(torch.float64).eps
@@ -58,7 +66,7 @@ class Reversible(Adjoint):
             )
         coupled = _Coupled(**{field.name: getattr(solver, field.name) for field in fields(solver)})
         pair = torch.cat([z, z], dim=2).double()
-        with torch.no_grad():
+        with torch.no_grad(), carried(False):
             found = iterate(_PairedCell.of(cell), pair, coupled, compact=False, **options)
         last, before = (half.contiguous() for half in found.z.chunk(2, dim=2))
         found = replace(
@@ -73,13 +81,18 @@ class Reversible(Adjoint):
         """Return the solve's own output, with the gradient of its steps."""
         found = attachment.found
         assert isinstance(found, _Traveled)
-        if not torch.is_grad_enabled():
+        if not derivatives_wanted():
             return detached_state(attachment)
 
         def attach(cell: PackedCell, path: _Path, fz: Tensor) -> Tensor:
             context = [leaf for _, leaf in tree_leaves(cell.context) if leaf.requires_grad]
-            last = path.last.detach().to(fz.dtype).requires_grad_()
-            image = cell(last)
+            last = path.last.detach().to(fz.dtype)
+            if in_transform() or (in_dual_level() and tangent_of(cell(last)) is not None):
+                raise RuntimeError(
+                    f"{self} runs backwards only, it carries no tangents forward; use Implicit() or, at no more memory "
+                    "in forward mode, Unrolled()."
+                )
+            image = cell(last.requires_grad_())
             # What the cell closes over. A leaf of the context may be closed over as well.
             closed = [*attachment.parameters, *(leaf for leaf in context if leaf.is_leaf)]
             if image.requires_grad:
@@ -182,6 +195,7 @@ class _Reversal(torch.autograd.Function):
         journey: _Journey = ctx.scene
         if grad is None:
             return (None,) * len(ctx.needs_input_grad)
+        refuse_batched(grad, BATCHED_GRADIENTS)
         if torch.is_grad_enabled():
             raise RuntimeError(
                 "a second derivative was asked for, but Reversible() keeps no graph of its gradient; use Implicit(), "

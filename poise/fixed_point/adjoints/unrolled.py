@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from poise.fixed_point.adjoints.base import Adjoint, Attachment, detached_state
+from poise.fixed_point.adjoints.base import Adjoint, Attachment, derivatives_wanted, detached_state
 from poise.fixed_point.loop import Iterate
 from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.solvers import External, Solver
@@ -30,7 +30,7 @@ class Unrolled(Adjoint):
 
     def find(self, cell: PackedCell, z: Tensor, solver: Solver, **options: Any) -> Iterate:
         """Solve with every evaluation recorded."""
-        if torch.is_grad_enabled():
+        if derivatives_wanted():
             if isinstance(solver, External):
                 raise ValueError(f"{self} cannot record what an external finder does; use Implicit() or Phantom().")
             if self.checkpoint:
