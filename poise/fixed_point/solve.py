@@ -9,7 +9,7 @@ from torch import Tensor
 
 from poise.fixed_point.adjoints import Adjoint, Implicit
 from poise.fixed_point.adjoints.base import Attachment
-from poise.fixed_point.checks import check_cell
+from poise.fixed_point.checks import check_cell, refuse_sharded
 from poise.fixed_point.packed import PackedCell, asks_for_context, check_context
 from poise.fixed_point.solution import OnFailure, Solution
 from poise.fixed_point.solvers import Anderson, Solver
@@ -51,6 +51,7 @@ def fixed_point(
         raise ValueError(f"on_failure={on_failure!r} is unknown; pass 'raise', 'warn' or 'ignore'.")
     require("solver", solver, Solver, "Anderson(rtol=1e-4)")
     require("adjoint", adjoint, Adjoint, "Implicit()")
+    refuse_sharded(f)
     counters = Counters.single() if counters is None else counters
     layout = Layout.of(z0, position_dim if solver.scope == "prefix" else None)
     z = layout.pack(z0)
@@ -82,6 +83,7 @@ def find_root(g: Callable[..., Any], z0: Any, context: Any = None, **options: An
 
     The residual is |g(z)| / |z + g(z)|.
     """
+    refuse_sharded(g)
     takes_context = context is not None or asks_for_context(g)
 
     def f(z: Any, context: Any) -> Any:
