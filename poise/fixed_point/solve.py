@@ -10,6 +10,7 @@ from torch import Tensor
 from poise.fixed_point.adjoints import Adjoint, Implicit
 from poise.fixed_point.adjoints.base import Attachment
 from poise.fixed_point.checks import check_cell, refuse_sharded
+from poise.fixed_point.compiled import outside_compilation
 from poise.fixed_point.packed import PackedCell, asks_for_context, check_context
 from poise.fixed_point.solution import OnFailure, Solution
 from poise.fixed_point.solvers import Anderson, Solver
@@ -18,6 +19,7 @@ from poise.fixed_point.tally import Counters
 from poise.fixed_point.transforms import admitted
 
 
+@outside_compilation
 def fixed_point(
     f: Callable[..., Any],
     z0: Any,

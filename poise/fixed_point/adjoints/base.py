@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +16,7 @@ from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.solution import OnFailure, Solution, Status
 from poise.fixed_point.solvers import Solver
 from poise.fixed_point.tally import Tally
-from poise.fixed_point.tree import select_rows
+from poise.fixed_point.tree import select_rows, tree_map
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Adjoint(ABC):
         """Solve from `z`, recorded or not; an adjoint may wrap the cell or bring an iteration of its own."""
         if self.records_solve:
             return iterate(cell, z, solver, **options)
+        # Detached, the context looks the same before and after rows were selected, and a compiled cell is made once.
+        cell = replace(cell, context=tree_map(Tensor.detach, cell.context))
         with torch.no_grad(), carried(False):
             return iterate(cell, z, solver, **options)
 

@@ -21,6 +21,7 @@ from poise.fixed_point.adjoints.base import (
 from poise.fixed_point.adjoints.casts import Casts
 from poise.fixed_point.adjoints.graph import reaches, unnamed_leaves
 from poise.fixed_point.adjoints.tangent import solve_tangent
+from poise.fixed_point.compiled import reusable_graphs
 from poise.fixed_point.dual import carried, in_dual_level, tangent_of, with_tangent
 from poise.fixed_point.linear import GMRES, LinearSolver, as_linear
 from poise.fixed_point.packed import PackedCell
@@ -100,7 +101,8 @@ def _attach(
 ) -> Tensor:
     """Return `fz`, the fixed point of `evaluate(., known)` near `z`, with the implicit gradient."""
     start = z.detach().requires_grad_()
-    image = evaluate(start, known)
+    with reusable_graphs():
+        image = evaluate(start, known)
     if not image.requires_grad:
         return fz.detach()  # a constant map
     image_edge, start_edge = get_gradient_edge(image), get_gradient_edge(start)
@@ -169,10 +171,11 @@ class _ImplicitFunction(torch.autograd.Function):
                 "the gradient of a state that carries a tangent was asked for in its dual level, where the gradient "
                 "would lack its own tangent; leave the level first, or use create_graph=True without one."
             )
-        if torch.is_grad_enabled():
-            state, *known = ctx.saved_tensors
-            return None, None, None, *_recorded_gradients(scene, state, known, grad)
-        u = _solve(scene, lambda v: _product(scene.image, scene.start, v), grad)
+        with reusable_graphs():
+            if torch.is_grad_enabled():
+                state, *known = ctx.saved_tensors
+                return None, None, None, *_recorded_gradients(scene, state, known, grad)
+            u = _solve(scene, lambda v: _product(scene.image, scene.start, v), grad)
         # u goes on through the one recorded evaluation to everything the cell used, named or closed over.
         return None, u, None, *nothing
 

@@ -19,6 +19,7 @@ from poise.fixed_point.adjoints.base import (
 )
 from poise.fixed_point.adjoints.casts import Casts
 from poise.fixed_point.adjoints.graph import unnamed_leaves
+from poise.fixed_point.compiled import reusable_graphs
 from poise.fixed_point.dual import carried, in_dual_level, tangent_of
 from poise.fixed_point.loop import Iterate, iterate
 from poise.fixed_point.packed import PackedCell
@@ -92,7 +93,8 @@ class Reversible(Adjoint):
                     f"{self} runs backwards only, it carries no tangents forward; use Implicit() or, at no more memory "
                     "in forward mode, Unrolled()."
                 )
-            image = cell(last.requires_grad_())
+            with reusable_graphs():
+                image = cell(last.requires_grad_())
             # What the cell closes over. A leaf of the context may be closed over as well.
             closed = [*attachment.parameters, *(leaf for leaf in context if leaf.is_leaf)]
             if image.requires_grad:
@@ -202,7 +204,7 @@ class _Reversal(torch.autograd.Function):
                 "or Unrolled() for the second derivative of the steps."
             )
         start, *inputs = ctx.saved_tensors
-        with journey.casts.restored():
+        with journey.casts.restored(), reusable_graphs():
             at_start, gradients = _run_back(journey, grad, start, inputs)
         # The last evaluation's own graph takes the gradient on to all it used.
         return None, grad, None, at_start if start.requires_grad else None, *gradients
