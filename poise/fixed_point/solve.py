@@ -11,6 +11,7 @@ from poise.fixed_point.adjoints import Adjoint, Implicit
 from poise.fixed_point.adjoints.base import Attachment
 from poise.fixed_point.checks import check_cell, refuse_sharded
 from poise.fixed_point.compiled import outside_compilation
+from poise.fixed_point.dual import in_dual_level, tangent_of
 from poise.fixed_point.packed import PackedCell, asks_for_context, check_context
 from poise.fixed_point.solution import OnFailure, Solution
 from poise.fixed_point.solvers import Anderson, Solver
@@ -58,7 +59,9 @@ def fixed_point(
     layout = Layout.of(z0, position_dim if solver.scope == "prefix" else None)
     z = layout.pack(z0)
     check_context(context, z.shape[0])
-    parameters = [parameter for parameter in parameters if parameter.requires_grad]
+    # One that carries a tangent is a view of what was named, and reached as anything that the cell closes over.
+    carries = in_dual_level()
+    parameters = [p for p in parameters if p.requires_grad and not (carries and tangent_of(p) is not None)]
     if not all(parameter.is_leaf for parameter in parameters):
         raise ValueError("parameters holds a tensor that was computed from others; name the tensors it was made from.")
     mask = None if valid is None else layout.pack_mask(valid, z.shape[0])

@@ -251,7 +251,7 @@ def test_tensors_that_only_early_iterates_use_are_not_lost():
             adjoint=Reversible(), **options,
         ).state  # fmt: skip
 
-    with pytest.raises(RuntimeError, match="met 1 tensors that the cell closes over.*parameters="):
+    with pytest.raises(RuntimeError, match="met 1 tensors on its way back.*parameters="):
         solve().sum().backward()
     found = torch.autograd.grad(solve(parameters=[first, second]).sum(), [x, first, second])
     expected = torch.autograd.grad(coupled(f, torch.zeros(1, 1).double(), x, 0.5, 6).sum(), [x, first, second])

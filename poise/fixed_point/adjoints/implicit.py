@@ -211,7 +211,9 @@ def _solve(scene: _Scene, product: Product, grad: Tensor) -> Tensor:
     """Solve u - J^T u = grad, count the solve, and leave its record with the solution."""
     attachment = scene.attachment
     right = grad.detach().flatten(1)
-    found = as_linear(scene.solver).solve(lambda v: product(v.reshape(grad.shape)).flatten(1), right)
+    # A backward inside autocast is as exact as one outside: the solver's own products stay wide.
+    with torch.autocast(grad.device.type, enabled=False):
+        found = as_linear(scene.solver).solve(lambda v: product(v.reshape(grad.shape)).flatten(1), right)
     record = found.solution(None)
     attachment.backward[:] = [record]
     attachment.tally.add(record, attachment.on_failure)

@@ -257,8 +257,9 @@ def _pull(
         missed = unnamed_leaves(get_gradient_edge(image), ends)
         if missed:
             raise RuntimeError(
-                f"Reversible() met {len(missed)} tensors that the cell closes over and did not use in its last "
-                "evaluation; pass them in the context or as fixed_point(..., parameters=...)."
+                f"Reversible() met {len(missed)} tensors on its way back that the cell did not use in its last "
+                "evaluation; name them in fixed_point(..., parameters=...), or, where functional_call has put back the "
+                "cell's own parameters since, use Implicit()."
             )
         # Retained: what the cell closes over may have been computed, by a graph that every evaluation goes through.
         wanted = [place for place, end in enumerate(ends) if end.requires_grad]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from poise.fixed_point.adjoints.base import Attachment
+from poise.fixed_point.adjoints.casts import Casts
 from poise.fixed_point.dual import tangent_of, with_tangent
 from poise.fixed_point.linear import LinearSolver, as_linear
 from poise.fixed_point.solvers import Solver
@@ -27,11 +28,14 @@ def solve_tangent(
     unit = moved.abs().flatten(1).amax(dim=1) if moved.numel() else moved.new_zeros(len(moved))
     unit = torch.where((unit > 0) & unit.isfinite(), unit, 1.0).reshape(-1, *(1,) * (moved.dim() - 1))
 
+    casts = Casts.now()
+
     def product(v: Tensor) -> Tensor:
-        image = tangent_of(cell(with_tangent(z.detach(), unit * v.reshape(z.shape))))
+        with casts.restored():
+            image = tangent_of(cell(with_tangent(z.detach(), unit * v.reshape(z.shape))))
         return ((0.0 if image is None else image) - moved).div(unit).flatten(1)
 
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(z.device.type, enabled=False):  # the solver's own products stay wide
         found = as_linear(solver).solve(product, (moved / unit).flatten(1))
         record = found.solution(None)
         attachment.backward[:] = [record]
