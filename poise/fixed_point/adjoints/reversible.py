@@ -146,7 +146,7 @@ class _Path:
     evaluations: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Traveled(Iterate):
     """An Iterate with the way back."""
 
