@@ -7,7 +7,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from poise.fixed_point.adjoints import Adjoint, Implicit, JacobianFree, Phantom, Unrolled
+from poise.fixed_point.adjoints import Adjoint, Implicit, JacobianFree, Phantom, Reversible, Unrolled
 from poise.fixed_point.linear import GMRES, BiCGSTAB, Dense, LinearSolver, Neumann
 from poise.fixed_point.solution import CellWarning, ConvergenceError, ConvergenceWarning, Solution, Status
 from poise.fixed_point.solve import find_root
@@ -35,6 +35,7 @@ __all__ = [
     "NewtonKrylov",
     "Phantom",
     "Picard",
+    "Reversible",
     "Solution",
     "Solver",
     "Status",

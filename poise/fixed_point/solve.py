@@ -6,23 +6,24 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from poise.fixed_point.adjoints import Adjoint, Implicit, Unrolled
+from poise.fixed_point.adjoints import Adjoint, Implicit
 from poise.fixed_point.adjoints.base import Attachment
-from poise.fixed_point.checks import check_cell
-from poise.fixed_point.loop import iterate
+from poise.fixed_point.checks import check_cell, refuse_sharded
+from poise.fixed_point.compiled import outside_compilation
+from poise.fixed_point.dual import in_dual_level, tangent_of
 from poise.fixed_point.packed import PackedCell, asks_for_context, check_context
 from poise.fixed_point.solution import OnFailure, Solution
 from poise.fixed_point.solvers import Anderson, Solver
 from poise.fixed_point.state import Layout
 from poise.fixed_point.tally import Counters
 from poise.fixed_point.trajectory import Callback, Observer, wanted_evaluations
+from poise.fixed_point.transforms import admitted
 from poise.fixed_point.tree import tree_map
 
 
+@outside_compilation
 def fixed_point(
     f: Callable[..., Any],
     z0: Any,
@@ -61,21 +62,21 @@ def fixed_point(
         raise ValueError(f"on_failure={on_failure!r} is unknown; pass 'raise', 'warn' or 'ignore'.")
     require("solver", solver, Solver, "Anderson(rtol=1e-4)")
     require("adjoint", adjoint, Adjoint, "Implicit()")
+    refuse_sharded(f)
     counters = Counters.single() if counters is None else counters
     if isinstance(z0, Solution):
         z0 = tree_map(Tensor.detach, z0.state)
     layout = Layout.of(z0, position_dim if solver.scope == "prefix" else None)
     z = layout.pack(z0)
     check_context(context, z.shape[0])
-    parameters = [parameter for parameter in parameters if parameter.requires_grad]
+    # One that carries a tangent is a view of what was named, and reached as anything that the cell closes over.
+    carries = in_dual_level()
+    parameters = [p for p in parameters if p.requires_grad and not (carries and tangent_of(p) is not None)]
     if not all(parameter.is_leaf for parameter in parameters):
         raise ValueError("parameters holds a tensor that was computed from others; name the tensors it was made from.")
     mask = None if valid is None else layout.pack_mask(valid, z.shape[0])
-    recorded = adjoint.records_solve and torch.is_grad_enabled()
-    if recorded and not solver.recordable:
-        raise ValueError(f"{adjoint} cannot record the steps of {type(solver).__name__}; use Implicit() or Phantom().")
     cell = PackedCell(
-        f=_checkpointed(f) if recorded and isinstance(adjoint, Unrolled) and adjoint.checkpoint else f,
+        f=admitted(f, (z0, context, parameters), adjoint.records),
         layout=layout,
         context=context,
         selectable=context is not None,
@@ -83,8 +84,7 @@ def fixed_point(
     )
     wanted = wanted_evaluations(record, solver.max_steps)
     observer = None if record is False and callback is None else Observer(cell, wanted, callback)
-    with torch.set_grad_enabled(recorded):
-        found = iterate(cell, z, solver, valid=mask, observer=observer)
+    found = adjoint.find(cell, z, solver, valid=mask, observer=observer)
     solution = found.solution(None)
     counters.forward.add(solution, on_failure)
     if not counters.checked if check is None else check:
@@ -93,7 +93,7 @@ def fixed_point(
     backward: list[Solution] = []
     attachment = Attachment(cell, found, tuple(parameters), backward, counters.backward, on_failure)
     solution = found.solution(adjoint.attach(attachment), backward)
-    trajectory = () if observer is None else observer.states(attachment, solution.state, recorded)
+    trajectory = () if observer is None else observer.states(attachment, solution.state, adjoint.records_solve)
     return replace(solution, start=z0, context=context, trajectory=trajectory)
 
 
@@ -102,6 +102,7 @@ def find_root(g: Callable[..., Any], z0: Any, context: Any = None, **options: An
 
     The residual is |g(z)| / |z + g(z)|.
     """
+    refuse_sharded(g)
     takes_context = context is not None or asks_for_context(g)
 
     def f(z: Any, context: Any) -> Any:
@@ -119,10 +120,3 @@ def require(name: str, value: Any, kind: type, example: str) -> None:
     """Refuse an option that is no value of its kind, such as a name or a class."""
     if not isinstance(value, kind):
         raise TypeError(f"{name}={value!r} is no {kind.__name__}; pass a value such as {example}.")
-
-
-def _checkpointed(f: Callable[..., Any]) -> Callable[..., Any]:
-    def evaluate(*arguments: Any) -> Any:
-        return checkpoint(f, *arguments, use_reentrant=False)
-
-    return evaluate

@@ -87,7 +87,9 @@ class Layout:
 
     def _pack_part(self, part: Tensor, width: int) -> Tensor:
         if part.is_complex():
-            part = torch.view_as_real(part.resolve_conj())
+            # A view's gradient must lie at even numbers, as it may not where a tuple's parts are joined.
+            joined = len(self.shapes) > 1
+            part = torch.stack((part.real, part.imag), dim=-1) if joined else torch.view_as_real(part.resolve_conj())
         if self.position_dim is not None:
             part = part.movedim(self.position_dim, 1)
         return part.reshape(part.shape[0], self.groups, width).to(self.dtype)
@@ -113,7 +115,10 @@ class Layout:
             positions = inner.pop(self.position_dim - 1)
             part = piece.reshape(batch, positions, *inner, *pair).movedim(1, self.position_dim)
         if dtype.is_complex:
-            return torch.view_as_complex(part.to(dtype.to_real()).contiguous())
+            pairs = part.to(dtype.to_real()).contiguous()
+            # One row beside an odd number of reals counts as contiguous, but its pairs do not lie at even numbers.
+            odd = pairs.storage_offset() % 2 or any(stride % 2 for stride in pairs.stride()[:-1])
+            return torch.view_as_complex(pairs.clone(memory_format=torch.contiguous_format) if odd else pairs)
         return part.to(dtype)
 
     def pack_mask(self, valid: Any, batch: int) -> Tensor:

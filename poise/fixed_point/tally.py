@@ -44,8 +44,8 @@ class Tally:
         """Evaluations a solve."""
         return self.evaluations / self.solves if self.solves else 0.0
 
-    def add(self, solution: Solution, on_failure: OnFailure) -> None:
-        """Count a solution; warn or raise if it failed, as `on_failure` says."""
+    def add(self, solution: Solution, on_failure: OnFailure, what: str | None = None) -> None:
+        """Count a solution; warn or raise if it failed, as `on_failure` says, in a sentence on `what`."""
         self.solves += 1
         self.samples += len(solution.status)
         self.evaluations += solution.evaluations
@@ -60,10 +60,10 @@ class Tally:
         if (solution.status.is_cuda and torch.cuda.is_current_stream_capturing()) or not bool(missed.any()):
             return
         if on_failure == "raise" and not solution.ok:
-            raise ConvergenceError(solution.describe(self.what))
+            raise ConvergenceError(solution.describe(what or self.what))
         self.warned = True
         warnings.warn(
-            solution.describe(self.what) + (" Later ones are counted, not repeated." if self.lasting else ""),
+            solution.describe(what or self.what) + (" Later ones are counted, not repeated." if self.lasting else ""),
             ConvergenceWarning,
             stacklevel=outside_level(),
         )

@@ -95,7 +95,8 @@ class Equilibrium(nn.Module):
             context,
             solver=self.solver_in_use,
             adjoint=self.adjoint,
-            parameters=self.cell.parameters(),
+            # Computed ones stand in for parameters under functional_call; what they were made from is not the cell's.
+            parameters=[parameter for parameter in self.cell.parameters() if parameter.is_leaf],
             valid=valid,
             position_dim=getattr(self.cell, "position_dim", 1),
             on_failure=self.on_failure,

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import poise
-from poise import GMRES, Anderson, Broyden, Implicit, JacobianFree, Neumann, Phantom, Picard, Unrolled
-from tests.contracts.problems import PROBLEMS, dense, dense_gradients, flatten
+from poise import GMRES, Anderson, Broyden, Implicit, JacobianFree, Neumann, Phantom, Picard, Reversible, Unrolled
+from poise.nn import activation_bytes
+from tests.contracts.problems import PROBLEMS, dense, dense_gradients, flatten, linear, unflatten
 from tests.contracts.test_linear import LINEAR
 from tests.contracts.test_solvers import SOLVERS
 
@@ -17,9 +18,18 @@ ADJOINTS = {
     "implicit": Implicit(GMRES(rtol=1e-12)),
     "phantom": Phantom(steps=60),
     "phantom_damped": Phantom(steps=120, damping=0.6),
+    "phantom_neumann": Phantom(steps=80, form="neumann"),
+    "phantom_neumann_damped": Phantom(steps=120, damping=0.6, form="neumann"),
     "unrolled": Unrolled(),
     "unrolled_checkpointed": Unrolled(checkpoint=True),
     "neumann": Implicit(Neumann(terms=80)),
+    "reversible": Reversible(),
+}
+# The solvers of those that differentiate the solver's own steps; the others take any.
+OWN_SOLVER = {
+    "unrolled": Picard(**TIGHT),
+    "unrolled_checkpointed": Picard(**TIGHT),
+    "reversible": Picard(damping=0.5, rtol=1e-9, max_steps=300),
 }
 
 
@@ -58,8 +68,11 @@ def test_implicit_is_the_dense_gradient_for_every_linear_solver(name, problem):
 @pytest.mark.parametrize("name", ADJOINTS)
 def test_every_adjoint_reaches_the_gradient(name, problem):
     case = PROBLEMS[problem]()
-    solver = Picard(**TIGHT) if "unrolled" in name else Anderson(**TIGHT)
-    assert_close(gradients(case, solver, ADJOINTS[name]), dense_gradients(case, weights_of(case)), 1e-6)
+    assert_close(
+        gradients(case, OWN_SOLVER.get(name, Anderson(**TIGHT)), ADJOINTS[name]),
+        dense_gradients(case, weights_of(case)),
+        1e-6,
+    )
 
 
 @pytest.mark.parametrize(
@@ -84,6 +97,56 @@ def test_phantom_and_neumann_errors_fall_with_their_length(steps):
         found = gradients(case, Anderson(**TIGHT), adjoint)
         error = (found[0] - exact[0]).norm() / exact[0].norm()
         assert error <= 3 * 0.6**steps
+
+
+def phantom_by_formula(case, weights, steps, damping):
+    """d * sum over i < steps of (d J^T + (1 - d) I)^i g, J dense, pulled through one evaluation at the solution."""
+    z = case.solution()
+    x = case.x.detach().requires_grad_()
+
+    def flat(vector):
+        return flatten(case.f(unflatten(vector.reshape(weights.shape), z), case.x)).reshape(-1)
+
+    jacobian = torch.autograd.functional.jacobian(flat, flatten(z).reshape(-1))
+    step = damping * jacobian.T + (1 - damping) * torch.eye(len(jacobian)).double()
+    u = sum(torch.linalg.matrix_power(step, i) @ weights.reshape(-1) for i in range(steps)) * damping
+    return torch.autograd.grad(flatten(case.f(z, x)), [x, *case.parameters], u.reshape(weights.shape))
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("damping", [1.0, 0.7])
+@pytest.mark.parametrize("steps", [2, 3, 7])
+@pytest.mark.parametrize("form", ["unrolled", "neumann"])
+def test_phantom_is_its_formula(form, steps, damping, problem):
+    """At the fixed point both forms are, which is why they agree there."""
+    case = PROBLEMS[problem]()
+    found = gradients(case, Anderson(**TIGHT), Phantom(steps, damping, form))
+    assert_close(found, phantom_by_formula(case, weights_of(case), steps, damping), 1e-9)
+
+
+@pytest.mark.parametrize("damping", [1.0, 0.6])
+@pytest.mark.parametrize("form", ["unrolled", "neumann"])
+def test_phantom_errors_fall_at_the_rate_of_theory(form, damping):
+    """The Jacobian is 0.8 S, S symmetric of spectrum -1..1: the slowest mode contracts by 1 - damping + 0.8 damping."""
+    case = linear(torch.tensor([0.8]), n=6)
+    exact = dense_gradients(case, weights_of(case))[0][:, :-1]
+    errors = [
+        (gradients(case, Anderson(**TIGHT), Phantom(steps, damping, form))[0][:, :-1] - exact).norm().item()
+        for steps in (30, 40)
+    ]
+    assert (errors[1] / errors[0]) ** 0.1 == pytest.approx(1 - damping + 0.8 * damping, rel=1e-3)
+
+
+def test_the_neumann_form_holds_one_evaluation_whatever_its_steps():
+    case = dense(batch=8, n=32)
+    x = case.x.requires_grad_()
+
+    def held(adjoint):
+        return activation_bytes(
+            lambda: poise.fixed_point(case.f, case.z0, x, adjoint=adjoint, check=False).state, [x, *case.parameters]
+        )
+
+    assert held(Phantom(40, form="neumann")) == held(Phantom(2, form="neumann")) < held(Phantom(40)) / 5
 
 
 def test_jacobian_free_is_one_step():
@@ -175,7 +238,7 @@ def test_closures_get_their_first_derivative():
 @pytest.mark.parametrize("name", ADJOINTS)
 def test_same_state_with_and_without_gradients(name):
     case = dense()
-    solver = Anderson(rtol=1e-3)
+    solver = dataclasses.replace(OWN_SOLVER.get(name, Anderson()), rtol=1e-3)
     x = case.x.detach().requires_grad_()
     with_graph = poise.fixed_point(case.f, case.z0, x, solver=solver, adjoint=ADJOINTS[name]).state
     with torch.no_grad():
@@ -188,7 +251,17 @@ def test_is_a_value(name):
     assert pickle.loads(pickle.dumps(ADJOINTS[name])) == ADJOINTS[name]
 
 
-@pytest.mark.parametrize("make", [lambda: Phantom(steps=0), lambda: Phantom(damping=0.0)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Phantom(steps=0),
+        lambda: Phantom(damping=0.0),
+        lambda: Phantom(form="x"),
+        lambda: Neumann(damping=0.0),
+        lambda: Reversible(rtol=0.0),
+        lambda: Phantom(steps=1, form="neumann"),
+    ],
+)
 def test_refuses_options_that_mean_nothing(make):
     with pytest.raises(ValueError, match="pass"):
         make()

@@ -107,3 +107,15 @@ def test_a_layer_records():
 def test_evaluations_that_no_solve_reaches_are_refused(record):
     with pytest.raises(ValueError, match="record=.*; pass whole numbers from 1 to the solver's max_steps, 100"):
         poise.fixed_point(lambda z: 0.5 * z, torch.ones(1, 1), record=record)
+
+
+def test_reversible_records_the_last_iterate_of_each_pair():
+    case = dense()
+    solver = Picard(damping=0.5, rtol=None, max_steps=6)
+    seen = []
+    solution = poise.fixed_point(
+        case.f, case.z0, case.x, solver=solver, adjoint=poise.Reversible(), record=(2,), callback=seen.append
+    )
+    z, before = case.z0, case.z0
+    z, before = 0.5 * (before + case.f(z, case.x)), z
+    assert torch.allclose(solution.trajectory[0], case.f(z, case.x), rtol=0, atol=1e-14) and len(seen) == 6

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from poise.fixed_point.loop import Iterate
+from poise.fixed_point.dual import carried, in_dual_level
+from poise.fixed_point.loop import Iterate, iterate
 from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.solution import OnFailure, Solution, Status
+from poise.fixed_point.solvers import Solver
 from poise.fixed_point.tally import Tally
+from poise.fixed_point.tree import select_rows, tree_map
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,20 @@ class Adjoint(ABC):
     # Whether the solve itself is recorded, instead of what `attach` adds after it.
     records_solve: ClassVar[bool] = False
 
+    @property
+    def records(self) -> bool:
+        """Whether gradients go through recorded operations alone, so that the transforms of `torch.func` follow."""
+        return self.records_solve
+
+    def find(self, cell: PackedCell, z: Tensor, solver: Solver, **options: Any) -> Iterate:
+        """Solve from `z`, recorded or not; an adjoint may wrap the cell or bring an iteration of its own."""
+        if self.records_solve:
+            return iterate(cell, z, solver, **options)
+        # Detached, the context looks the same before and after rows were selected, and a compiled cell is made once.
+        cell = replace(cell, context=tree_map(Tensor.detach, cell.context))
+        with torch.no_grad(), carried(False):
+            return iterate(cell, z, solver, **options)
+
     @abstractmethod
     def attach(self, attachment: Attachment) -> Any:
         """Return the state, attached to the graph where gradients are wanted."""
@@ -44,6 +61,11 @@ def detached_state(attachment: Attachment) -> Any:
     """Return the cell's own last output, in the cell's own dtype."""
     cell, found = attachment.cell, attachment.found
     return cell.layout.unpack(found.fz, tuple(cell.dtypes) or None)
+
+
+def derivatives_wanted() -> bool:
+    """Whether a state can be asked for a derivative, in reverse or in forward mode."""
+    return torch.is_grad_enabled() or in_dual_level()
 
 
 def usable_rows(attachment: Attachment) -> Tensor | None:
@@ -58,16 +80,20 @@ def usable_rows(attachment: Attachment) -> Tensor | None:
     return (~bad).nonzero().squeeze(1)
 
 
-def on_usable_rows(attachment: Attachment, attach: Callable[[PackedCell, Tensor, Tensor], Tensor]) -> Any:
-    """Apply `attach(cell, z, fz) -> fz` to the rows that may have a graph and return the whole state."""
+def on_usable_rows(attachment: Attachment, attach: Callable[[PackedCell, Any, Tensor], Tensor], at: Any = None) -> Any:
+    """Apply `attach(cell, z, fz) -> fz` to the rows that may have a graph and return the whole state.
+
+    `at`: what is passed as z, a tree of tensors with a leading batch dimension (default: the iterate).
+    """
     cell, found = attachment.cell, attachment.found
+    at = found.z if at is None else at
     rows = usable_rows(attachment)
     if rows is None:
-        attached = attach(cell, found.z, found.fz)
+        attached = attach(cell, at, found.fz)
     elif rows.numel() == 0:
         # Nothing can be differentiated, but a backward through it must not fail: the failure has been told of.
         attached = found.fz.detach().requires_grad_(torch.is_grad_enabled())
     else:
-        part = attach(cell.select(rows), found.z[rows], found.fz[rows])
+        part = attach(cell.select(rows), select_rows(at, rows), found.fz[rows])
         attached = torch.index_copy(found.fz, 0, rows, part)
     return cell.layout.unpack(attached, tuple(cell.dtypes) or None)

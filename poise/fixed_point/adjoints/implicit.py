@@ -11,11 +11,22 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from poise.fixed_point.adjoints.base import Adjoint, Attachment, detached_state, on_usable_rows
+from poise.fixed_point.adjoints.base import (
+    Adjoint,
+    Attachment,
+    derivatives_wanted,
+    detached_state,
+    on_usable_rows,
+)
+from poise.fixed_point.adjoints.graph import reaches, unnamed_leaves
 from poise.fixed_point.adjoints.products import Evaluation, JacobianProduct, Recording
+from poise.fixed_point.adjoints.tangent import solve_tangent
+from poise.fixed_point.compiled import reusable_graphs
+from poise.fixed_point.dual import carried, in_dual_level, tangent_of, with_tangent
 from poise.fixed_point.linear import GMRES, LinearSolver, as_linear
 from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.solvers import External, Solver
+from poise.fixed_point.transforms import BATCHED_GRADIENTS, in_transform, innermost, refuse_batched
 from poise.fixed_point.tree import tree_leaves, tree_replace
 
 Evaluate = Callable[[Tensor, Sequence[Tensor]], Tensor]  # of a state and the known inputs
@@ -28,8 +39,9 @@ class Implicit(Adjoint):
     `solver`: `GMRES()`, `BiCGSTAB()`, `Dense()`, `Neumann()` or any fixed-point solver. With a context, samples
     that are finished leave the backward, for which the cell is evaluated anew on those that remain. Memory does not
     grow with the number of evaluations. Second order is exact for the context and the parameters named; what the cell
-    closes over otherwise is refused there (and differentiated like anything else in first order). Bai, Kolter and
-    Koltun (2019), theorem 1.
+    closes over otherwise is refused there (and differentiated like anything else in first order). In forward mode
+    (`torch.autograd.forward_ad`, `torch.func.jvp`) the same solver finds the tangent v = J v + df, and its gradient is
+    exact as well. Bai, Kolter and Koltun (2019), theorem 1.
     """
 
     solver: Solver | LinearSolver = GMRES()
@@ -43,7 +55,7 @@ class Implicit(Adjoint):
 
     def attach(self, attachment: Attachment) -> Any:
         """Return the solve's own output with the implicit gradient."""
-        if not torch.is_grad_enabled():
+        if not derivatives_wanted():
             return detached_state(attachment)
 
         def attach(cell: PackedCell, z: Tensor, fz: Tensor) -> Tensor:
@@ -58,6 +70,8 @@ class Implicit(Adjoint):
                 context = [given[place[id(leaf)]] if leaf.requires_grad else leaf for leaf in leaves]
                 return replace(cell, context=tree_replace(cell.context, iter(context)))(z)
 
+            if in_dual_level() or in_transform():
+                return _attach_dual(self.solver, attachment, evaluate, z, fz, known)
             return _attach(self.solver, attachment, evaluate, z, fz, known, cell)
 
         return on_usable_rows(attachment, attach)
@@ -72,6 +86,12 @@ class _Scene:
     evaluate: Evaluate
     recording: Recording
     evaluation: Evaluation | None  # where rows of the cell can be evaluated again
+    moves: bool = False  # whether the state carries a tangent
+
+    @property
+    def start(self) -> GradientEdge:
+        """The leaf of the graph that is no input."""
+        return self.recording.start
 
 
 def _attach(
@@ -82,21 +102,59 @@ def _attach(
     fz: Tensor,
     known: list[Tensor],
     cell: PackedCell | None = None,
+    moves: bool = False,
 ) -> Tensor:
     """Return `fz`, the fixed point of `evaluate(., known)` near `z`, with the implicit gradient.
 
     `cell`: what is evaluated, where it is a cell whose rows can be selected.
     """
     start = z.detach().requires_grad_()
-    image = evaluate(start, known)
+    with reusable_graphs():
+        image = evaluate(start, known)
     if not image.requires_grad:
         return fz.detach()  # a constant map
     recording = Recording(get_gradient_edge(image), get_gradient_edge(start))
     if not any(leaf.requires_grad for leaf in known) and not unnamed_leaves(recording.image, [start]):
         return fz.detach()  # nothing asks for a gradient
     evaluation = None if cell is None or not cell.selectable else Evaluation(cell, z.detach(), fz.detach())
-    scene = _Scene(solver, attachment, evaluate, recording, evaluation)
+    scene = _Scene(solver, attachment, evaluate, recording, evaluation, moves)
     return _ImplicitFunction.apply(scene, image, fz.detach(), *known)
+
+
+def _attach_dual(
+    solver: Solver | LinearSolver,
+    attachment: Attachment,
+    evaluate: Evaluate,
+    z: Tensor,
+    fz: Tensor,
+    known: list[Tensor],
+) -> Tensor:
+    """Return `fz` as `_attach` does, with its tangent, whose gradient is that of a fixed point as well."""
+    image = evaluate(z.detach(), known)
+    moved = tangent_of(image) if in_dual_level() else None
+    state = fz.detach()
+    if torch.is_grad_enabled():
+        if not in_transform():
+            with carried(False):
+                state = _attach(solver, attachment, evaluate, z, fz, known, moves=moved is not None)
+        elif innermost(image).requires_grad:
+            raise RuntimeError(
+                "a state inside torch.func.jvp keeps no graph for a later backward, but the cell uses tensors that "
+                "require gradients; call it under torch.no_grad(), or use torch.autograd.forward_ad, which keeps one."
+            )
+    if moved is None:
+        return state
+    tangent = solve_tangent(solver, attachment, lambda at: evaluate(at, known), z, moved)
+    if state.requires_grad:
+
+        def affine(v: Tensor, named: Sequence[Tensor]) -> Tensor:
+            with carried(True):
+                after = tangent_of(evaluate(with_tangent(named[0], v), named[1:]))
+            return torch.zeros_like(v) if after is None else after
+
+        with carried(False):
+            tangent = _attach(solver, attachment, affine, tangent, tangent, [state, *known], moves=True)
+    return with_tangent(state, tangent)
 
 
 class _ImplicitFunction(torch.autograd.Function):
@@ -116,10 +174,17 @@ class _ImplicitFunction(torch.autograd.Function):
         nothing = [None] * (len(ctx.needs_input_grad) - 3)
         if grad is None:
             return None, None, None, *nothing
-        if torch.is_grad_enabled():
-            state, *known = ctx.saved_tensors
-            return None, None, None, *_recorded_gradients(scene, state, known, grad)
-        u = _solve(scene, JacobianProduct(scene.recording, grad.shape, scene.evaluation), grad)
+        refuse_batched(grad, BATCHED_GRADIENTS)
+        if scene.moves and in_dual_level():
+            raise RuntimeError(
+                "the gradient of a state that carries a tangent was asked for in its dual level, where the gradient "
+                "would lack its own tangent; leave the level first, or use create_graph=True without one."
+            )
+        with reusable_graphs():
+            if torch.is_grad_enabled():
+                state, *known = ctx.saved_tensors
+                return None, None, None, *_recorded_gradients(scene, state, known, grad)
+            u = _solve(scene, JacobianProduct(scene.recording, grad.shape, scene.evaluation), grad)
         # u goes on through the one recorded evaluation to everything the cell used, named or closed over.
         return None, u, None, *nothing
 
@@ -147,7 +212,9 @@ def _solve(scene: _Scene, product: JacobianProduct, grad: Tensor) -> Tensor:
     """Solve u - J^T u = grad, count the solve, and leave its record with the solution."""
     attachment = scene.attachment
     right = grad.detach().flatten(1)
-    found = as_linear(scene.solver).solve(product, right)
+    # A backward inside autocast is as exact as one outside: the solver's own products stay wide.
+    with torch.autocast(grad.device.type, enabled=False):
+        found = as_linear(scene.solver).solve(product, right)
     record = found.solution(None)
     attachment.backward[:] = [record]
     attachment.tally.add(record, attachment.on_failure)
@@ -173,7 +240,7 @@ def _recorded_gradients(scene: _Scene, state: Tensor, known: list[Tensor], grad:
     )
     if unnamed:
         raise RuntimeError(
-            f"a second derivative was asked for, but the cell closes over {unnamed} tensors that nobody named; "
+            f"a second derivative was asked for, but the cell closes over {len(unnamed)} tensors that nobody named; "
             "pass them in the context or as fixed_point(..., parameters=...)."
         )
 
@@ -211,35 +278,3 @@ def _recorded_gradients(scene: _Scene, state: Tensor, known: list[Tensor], grad:
     for place, value in zip(wanted, found, strict=True):
         gradients[place] = value
     return gradients
-
-
-def unnamed_leaves(end: GradientEdge, known: Sequence[Tensor | GradientEdge]) -> int:
-    """Return how many leaf tensors a graph reaches other than through the known ones."""
-    nodes = walk(end, known)
-    # The detached start of an equilibrium inside the cell is a leaf of the graph, but no input.
-    starts = {node.scene.recording.start.node for node in nodes if isinstance(getattr(node, "scene", None), _Scene)}
-    return sum(hasattr(node, "variable") and node not in starts for node in nodes)
-
-
-def reaches(end: GradientEdge, known: Sequence[Tensor | GradientEdge], targets: Sequence[Tensor]) -> bool:
-    """Return whether a graph reaches one of the targets other than through the known tensors."""
-    sought = {get_gradient_edge(target).node for target in targets}
-    return bool(sought) and any(node in sought for node in walk(end, known))
-
-
-def walk(end: GradientEdge, known: Sequence[Tensor | GradientEdge]) -> list[Any]:
-    """Return the nodes of a graph from its end, not going on at the known tensors."""
-    edges = [
-        edge if isinstance(edge, GradientEdge) else get_gradient_edge(edge)
-        for edge in known
-        if isinstance(edge, GradientEdge) or edge.requires_grad
-    ]
-    seen = {edge.node for edge in edges}
-    found, ahead = [], [end.node]
-    while ahead:
-        node = ahead.pop()
-        if node not in seen:
-            seen.add(node)
-            found.append(node)
-            ahead.extend(following for following, _ in node.next_functions if following is not None)
-    return found

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from poise.fixed_point.adjoints.base import Adjoint, Attachment, detached_state, on_usable_rows
+from poise.fixed_point.adjoints.base import Adjoint, Attachment, derivatives_wanted, detached_state, on_usable_rows
 from poise.fixed_point.packed import PackedCell
 
 
@@ -19,9 +18,14 @@ class JacobianFree(Adjoint):
     A descent direction where the cell contracts; not the gradient.
     """
 
+    @property
+    def records(self) -> bool:
+        """Whether gradients go through recorded operations alone."""
+        return True
+
     def attach(self, attachment: Attachment) -> Any:
         """Return the cell's output at the detached state, evaluated once with a graph."""
-        if not torch.is_grad_enabled():
+        if not derivatives_wanted():
             return detached_state(attachment)
 
         def attach(cell: PackedCell, z: Tensor, fz: Tensor) -> Tensor:

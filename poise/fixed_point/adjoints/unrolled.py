@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from poise.fixed_point.adjoints.base import Adjoint, Attachment, detached_state
+from poise.fixed_point.adjoints.base import Adjoint, Attachment, derivatives_wanted, detached_state
+from poise.fixed_point.loop import Iterate
+from poise.fixed_point.packed import PackedCell
+from poise.fixed_point.solvers import Solver
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,16 @@ class Unrolled(Adjoint):
     checkpoint: bool = False
 
     records_solve: ClassVar[bool] = True
+
+    def find(self, cell: PackedCell, z: Tensor, solver: Solver, **options: Any) -> Iterate:
+        """Solve with every evaluation recorded."""
+        if derivatives_wanted():
+            if not solver.recordable:
+                name = type(solver).__name__
+                raise ValueError(f"{self} cannot record the steps of {name}; use Implicit() or Phantom().")
+            if self.checkpoint:
+                cell = replace(cell, f=partial(checkpoint, cell.f, use_reentrant=False))
+        return super().find(cell, z, solver, **options)
 
     def attach(self, attachment: Attachment) -> Any:
         """Return the state; the solve was recorded."""
