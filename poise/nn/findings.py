@@ -120,7 +120,7 @@ def _budget(case: Case) -> Finding | None:
         if needed is None or needed > HOPELESS * solver.max_steps:
             advice = "the residual hardly falls any more: take another solver, or loosen rtol"
         else:
-            advice = f"at this rate about {needed} are needed: raise max_steps"
+            advice = f"at this rate at least {needed} are needed: raise max_steps"
         message = (
             f"{int(spent.sum())} of {len(spent)} samples end at residuals up to {worst:.1e} after "
             f"max_steps={solver.max_steps}, asked: {solver.rtol:g}; {advice}"

@@ -314,4 +314,22 @@ def test_a_cell_that_knows_one_precision_is_compared_within_it():
 def test_statuses_are_the_layers_own():
     diagnosis = diagnose(Equilibrium(Cell(gain=0.95), Picard(max_steps=8)), inputs())
     assert (diagnosis.solution.status == Status.BUDGET).all() and diagnosis.solution.state is None
-    assert "about" in diagnosis.summary() and "8 " in str(diagnosis)
+    assert "at least" in diagnosis.summary() and "8 " in str(diagnosis)
+
+
+def test_a_solution_that_no_tighter_solve_confirms_is_not_called_healthy():
+    """A map that jumps over its diagonal: a loose solve ends near the jump, where there is no fixed point."""
+    cell = Cell(lambda linear, z, x: x + 1 + 0.2 * torch.sign(1.05 - z))
+    layer = Equilibrium(cell, Picard(rtol=0.5))
+    diagnosis = diagnose(layer, torch.linspace(0, 0.01, 3).unsqueeze(1).expand(3, 12).contiguous())
+    assert diagnosis.solution.ok and diagnosis.accuracy.gradient is None
+    assert diagnosis.summary().startswith("unconfirmed solution: a tighter solve from the layer's own solution ends")
+
+
+def test_more_budget_is_no_advice_where_the_residual_hardly_falls():
+    class Swinging(Cell):
+        def initial_state(self, x):
+            return torch.full_like(x, 9.0)
+
+    layer = Equilibrium(Swinging(lambda linear, z, x: 10 - 0.9999 * (z - 9) + 0.01 * x), Picard(max_steps=20))
+    assert "hardly falls any more: take another solver" in diagnose(layer, inputs()).summary()

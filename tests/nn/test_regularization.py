@@ -36,12 +36,12 @@ def test_the_penalty_and_its_gradient_are_the_dense_ones_in_the_mean(name):
     d = jacobians.shape[1]
     exact = jacobians.square().sum(dim=(1, 2)).mean() / d
     expected = torch.autograd.grad(exact, case.parameters)
-    draws = 1500
+    draws = 600
     found = jacobian_penalty(case.f, z, case.x, draws=draws, generator=generator())
-    assert abs(found.item() / exact.item() - 1) < 0.08
+    assert abs(found.item() / exact.item() - 1) < 0.12
     gradients = torch.autograd.grad(found, case.parameters)
     for a, b in zip(gradients, expected, strict=True):
-        assert (a - b).norm() < 0.15 * b.norm()
+        assert (a - b).norm() < 0.25 * b.norm()
 
 
 def test_one_draw_is_the_vector_jacobian_product():
