@@ -1,10 +1,8 @@
-"""One look at a cell: does it keep its samples apart, repeat itself, use its context, and stay on its own process?"""
+"""One look at a cell: does it keep its samples apart, repeat itself, and use its context?"""
 
 from __future__ import annotations
 
-import sys
 import warnings
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,21 +17,6 @@ from poise.fixed_point.tree import select_rows, tree_leaves
 ROUNDING = 1000.0
 # Samples whose contexts are exchanged: one alone may be saturated.
 LOOKED_AT = 8
-
-
-def refuse_sharded(f: Any) -> None:
-    """Refuse a cell that FSDP shards by itself: its collectives would run once an evaluation, unequally often."""
-    fsdp = sys.modules.get("torch.distributed.fsdp")  # not there unless somebody uses it
-    if fsdp is None or not isinstance(f, torch.nn.Module):
-        return
-    for name, module in f.named_modules():
-        if isinstance(module, (fsdp.FSDPModule, fsdp.FullyShardedDataParallel)):
-            part = f" (its part {name!r})" if name else ""
-            raise TypeError(
-                f"the cell {type(f).__name__}{part} is sharded by itself, so that every evaluation would gather it and "
-                "processes that need different numbers of them would wait for each other; shard the layer that holds "
-                "the cell instead, as in fully_shard(layer)."
-            )
 
 
 @torch.no_grad()
