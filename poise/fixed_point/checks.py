@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -142,19 +140,3 @@ def _contexts_differ(cell: PackedCell, first: Tensor, second: Tensor) -> bool:
         tree_leaves(select_rows(cell.context, first)), tree_leaves(select_rows(cell.context, second)), strict=True
     )
     return any(not torch.equal(a, b) for (_, a), (_, b) in pairs)
-
-
-def refuse_sharded(f: Any) -> None:
-    """Refuse a cell that FSDP shards by itself: its collectives would run once an evaluation, unequally often."""
-    f = getattr(f, "cell", f)  # a cell with pinned weights
-    fsdp = sys.modules.get("torch.distributed.fsdp")  # not there unless somebody uses it
-    if fsdp is None or not isinstance(f, torch.nn.Module):
-        return
-    for name, module in f.named_modules():
-        if isinstance(module, (fsdp.FSDPModule, fsdp.FullyShardedDataParallel)):
-            part = f" (its part {name!r})" if name else ""
-            raise TypeError(
-                f"the cell {type(f).__name__}{part} is sharded by itself, so that every evaluation would gather it and "
-                "processes that need different numbers of them would wait for each other; shard the layer that holds "
-                "the cell instead, as in fully_shard(layer)."
-            )

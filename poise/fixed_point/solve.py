@@ -10,10 +10,11 @@ from torch import Tensor
 
 from poise.fixed_point.adjoints import Adjoint, Implicit
 from poise.fixed_point.adjoints.base import Attachment
-from poise.fixed_point.checks import check_cell, refuse_sharded
+from poise.fixed_point.checks import check_cell
 from poise.fixed_point.compiled import outside_compilation
 from poise.fixed_point.dual import in_dual_level, tangent_of
 from poise.fixed_point.packed import PackedCell, asks_for_context, check_context
+from poise.fixed_point.sharding import refuse_sharded
 from poise.fixed_point.solution import OnFailure, Solution
 from poise.fixed_point.solvers import Anderson, Solver
 from poise.fixed_point.state import Layout
