@@ -149,6 +149,32 @@ def test_finished_samples_leave_a_selectable_product(name):
 
 
 @pytest.mark.parametrize("name", ["gmres", "gmres_restarted", "bicgstab"])
+@given(
+    batch=st.integers(2, 12),
+    n=st.integers(1, 24),
+    seed=st.integers(0, 999),
+    spoiled=st.sampled_from(["nan product", "nan", "zero", "singular", "huge"]),
+    max_steps=st.sampled_from([3, 10, 200]),
+)
+def test_a_sample_is_its_own_whatever_its_neighbours_are(name, batch, n, seed, spoiled, max_steps):
+    matrices, b, _ = system(batch, n, 0.95, seed)
+    matrices = matrices * torch.linspace(0.1, 1, batch).reshape(-1, 1, 1)
+    if spoiled == "nan product":
+        matrices[0] = float("nan")
+    elif spoiled == "singular":
+        matrices[0] = torch.eye(n)
+    else:
+        b[0] = {"nan": float("nan"), "zero": 0.0, "huge": 1e300}[spoiled]
+    solver = dataclasses.replace(LINEAR[name], rtol=1e-6, max_steps=max_steps)
+    together = solver.solve(Rows(matrices), b)
+    for sample in {0, 1, batch - 1}:
+        index = torch.tensor([sample])
+        alone = solver.solve(Rows(matrices[index]), b[index])
+        assert alone.steps[0] == together.steps[sample] <= max_steps and alone.status[0] == together.status[sample]
+        assert torch.allclose(alone.fz[0], together.fz[sample], rtol=1e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["gmres", "gmres_restarted", "bicgstab"])
 def test_a_sample_whose_residual_is_in_doubt_has_its_own_answer_too(name):
     """Four samples end at once with a u so large that float32 has to look again, for one of them in vain."""
     diagonal = torch.linspace(-0.8, 0.8, 24).repeat(8, 1)

@@ -175,10 +175,9 @@ class _Run:
     def __init__(self, solver: GMRES, product: Product, preconditioner: Product | None, b: Tensor) -> None:
         self.solver, self.product, self.preconditioner = solver, product, preconditioner
         self.progress = Progress(solver.rtol, solver.max_steps, b)
-        self.residual = self.progress.rows.b  # of the answers at the start of a cycle
-        self.current = torch.zeros_like(
-            self.progress.open()
-        )  # of the present answers already, before a cycle has ended
+        # Residuals of the answers at the start of a cycle; where `current`, of the present ones before it has ended.
+        self.residual = self.progress.rows.b
+        self.current = torch.zeros(len(b), dtype=torch.bool, device=b.device)
         self.products = 0
         self.selectable = product.selectable and (preconditioner is None or preconditioner.selectable)
 
