@@ -6,7 +6,9 @@ import torch
 import poise
 from benchmarks import evaluations
 from benchmarks.cells import Problem
-from benchmarks.evaluations import Adjoint, Record, count, count_gmres, forward_residual, rows, verdict
+from benchmarks.counting import Adjoint, Record, count, count_gmres, forward_residual
+from benchmarks.evaluations import rows, verdict
+from benchmarks.peers import torchdeq_solvers
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def test_forward_counts_the_first_evaluated_iterate_that_passes(halving):
 def test_torchdeq_is_counted_by_the_same_rule(halving):
     pytest.importorskip("torchdeq")
     residual = forward_residual(halving.to(torch.float64))
-    run = evaluations.torchdeq_solvers()["fixed_point_iter"]
+    run = torchdeq_solvers()["fixed_point_iter"]
     assert count(run, halving.closed(), halving.z0, residual, 50).together == {1e-3: 10, 1e-6: 20}
 
 
