@@ -19,6 +19,11 @@ class Torchdeq:
     key: str
     options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def kind(self) -> str:
+        """What settings that cost the same an evaluation share: all but the ridge."""
+        return f"{self.key} {self.options.get('m', '')}"
+
     def __call__(self, f: Callable[[Any], Any], z0: State, budget: int, tol: float = 0.0) -> tuple[State, Any]:
         """Solve z = f(z) from z0; `tol`: of its relative stop test for the worst sample, 0 never stops."""
         from torchdeq.solver import get_solver
