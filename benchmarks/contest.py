@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +35,7 @@ class Contestant:
     solver: str
     prepare: Callable[[Callable[..., Any], float, int], Call]
     default: bool = False
-    kind: str = ""  # settings of one kind cost the same an evaluation: of those the one with the fewest is timed
+    kind: str = ""  # settings of one kind cost the same an evaluation: the one that makes the fewest is timed
 
 
 @dataclass(frozen=True)
@@ -92,25 +92,32 @@ def loosest(attempt_at: Callable[[float], Trial], tolerance: float) -> tuple[Tri
     """Return the trial of the loosest own tolerance that passes and True, or the best trial and False.
 
     Tolerances lie on a grid from LOOSEST down to TIGHTEST times the one asked for. From the one asked for itself the
-    grid is walked in strides that double, then bisected: an answer improves with its tolerance.
+    grid is walked in strides that double until the test changes its answer, then bisected: an answer improves with its
+    own tolerance.
     """
     trials: dict[int, Trial] = {}
 
-    def trial(place: int) -> Trial:
+    def passes(place: int) -> bool:
         if place not in trials:
             trials[place] = attempt_at(tolerance * 10 ** (-place / STEPS_A_DECADE))
-        return trials[place]
+        return trials[place].error <= tolerance
 
     first, last = (round(-STEPS_A_DECADE * math.log10(end)) for end in (LOOSEST, TIGHTEST))
-    failing, passing, stride = first - 1, 0, 4
-    while not trial(passing).error <= tolerance:
-        if passing == last:
-            return min(trials.values(), key=lambda found: (math.isnan(found.error), found.error)), False
-        failing, passing, stride = passing, min(passing + stride, last), 2 * stride
+    start = passes(0)
+    inside, stride = 0, 4  # the last place found to answer as the start does
+    while True:
+        outside = max(inside - stride, first) if start else min(inside + stride, last)
+        if outside == inside:  # the end of the grid answers as the start does
+            best = min(trials.values(), key=lambda found: (math.isnan(found.error), found.error))
+            return (trials[inside], True) if start else (best, False)
+        if passes(outside) != start:
+            break
+        inside, stride = outside, 2 * stride
+    passing, failing = (inside, outside) if start else (outside, inside)
     while passing - failing > 1:
         middle = (failing + passing) // 2
-        failing, passing = (failing, middle) if trial(middle).error <= tolerance else (middle, passing)
-    return trial(passing), True
+        passing, failing = (middle, failing) if passes(middle) else (passing, middle)
+    return trials[passing], True
 
 
 def race(
@@ -120,17 +127,18 @@ def race(
 
     `finalists`: time only so many of each library, those of the fewest rows (where the cell is all the cost).
     """
-    found = [(contestant, *tuned(contestant, case)) for contestant in contestants]
-    fewest: dict[str, int] = {}
+    found = []
+    for contestant, outdone in shortlisted(contestants, case):
+        tuning = (outdone, outdone.error <= case.tolerance) if outdone else tuned(contestant, case)
+        found.append((contestant, outdone is None, *tuning))
     rows: dict[str, list[int]] = {}
-    for contestant, trial, reached in found:
-        if reached:
-            fewest[contestant.kind] = min(trial.evaluations, fewest.get(contestant.kind, trial.evaluations))
+    for contestant, listed, trial, reached in found:
+        if listed and reached:
             rows.setdefault(contestant.library, []).append(trial.rows)
     most = {library: sorted(taken)[: finalists or None][-1] for library, taken in rows.items()}
     entries: list[dict[str, Any]] = []
     calls: dict[str, Call] = {}
-    for contestant, trial, reached in found:
+    for contestant, listed, trial, reached in found:
         entry: dict[str, Any] = {
             "direction": case.direction,
             "cell": case.name,
@@ -138,6 +146,7 @@ def race(
             "library": contestant.library,
             "solver": contestant.solver,
             "default": contestant.default,
+            "tuned": listed,
             "reached": reached,
             "own_rtol": trial.rtol,
             "evaluations": trial.evaluations,
@@ -146,9 +155,7 @@ def race(
             "error": trial.error,
         }
         entries.append(entry)
-        if not reached or trial.rows > most[contestant.library]:
-            continue
-        if not contestant.kind or trial.evaluations == fewest.pop(contestant.kind, None):
+        if listed and reached and trial.rows <= most[contestant.library]:
             key = f"{contestant.library} {contestant.solver}"
             calls[key] = contestant.prepare(case.timed or case.f, trial.rtol, trial.budget)
             entry |= _bytes(contestant, case, trial)
@@ -161,6 +168,18 @@ def race(
             entry |= {"seconds": median, "fastest_seconds": min(times), "cell_seconds": one}
             entry["overhead"] = median / (entry["evaluations"] * one)
     return entries
+
+
+def shortlisted(contestants: Sequence[Contestant], case: Case) -> Iterator[tuple[Contestant, Trial | None]]:
+    """Yield every contestant with None, or with its one trial if another of its kind outdoes it.
+
+    All of a kind are tried at the tolerance asked for; the one that stops after the fewest evaluations goes on.
+    """
+    trials = {c.solver: attempt(c, case, case.tolerance, case.budget) for c in contestants if c.kind}
+    for contestant in contestants:
+        kin = [other.solver for other in contestants if contestant.kind and other.kind == contestant.kind]
+        best = min(kin, key=lambda name: (math.isinf(trials[name].error), trials[name].evaluations), default="")
+        yield contestant, None if best in ("", contestant.solver) else trials[contestant.solver]
 
 
 def tuned(contestant: Contestant, case: Case) -> tuple[Trial, bool]:

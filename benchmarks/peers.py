@@ -21,8 +21,8 @@ class Torchdeq:
 
     @property
     def kind(self) -> str:
-        """What settings that cost the same an evaluation share: all but the ridge."""
-        return f"{self.key} {self.options.get('m', '')}"
+        """What settings that cost the same an evaluation share: all but the ridge; "" where there is one only."""
+        return f"m={self.options['m']}" if "lam" in self.options else ""
 
     def __call__(self, f: Callable[[Any], Any], z0: State, budget: int, tol: float = 0.0) -> tuple[State, Any]:
         """Solve z = f(z) from z0; `tol`: of its relative stop test for the worst sample, 0 never stops."""

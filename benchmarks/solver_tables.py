@@ -128,7 +128,7 @@ def everything(content: Content) -> str:
             entry["cell"],
             power(entry["tolerance"]),
             f"{entry['library']}, {entry['solver']}",
-            f"{entry['evaluations']}{products}" if entry["reached"] else "none",
+            f"{entry['evaluations']}{products}" if entry["reached"] or not entry["tuned"] else "none",
             f"{entry['rows']:,}" if entry["reached"] else "",
             f"{1e3 * entry['seconds']:.2f}" if "seconds" in entry else "",
             f"{entry['overhead']:.2f}" if "seconds" in entry and entry["direction"] != "step" else "",
@@ -224,7 +224,7 @@ def peaks(content: Content) -> str:
 
 
 def unmatched(content: Content) -> str:
-    """Name the cases that one library reaches and the other does not: no ratio, and no part of a mean, tells of them."""
+    """Name the cases that one library alone reaches: no ratio tells of them, and no mean."""
     sentences = []
     for name, one, other in (("poise", "ours", "theirs"), ("torchdeq", "theirs", "ours")):
         cases = [

@@ -28,7 +28,7 @@ RULE = (
     "its own test, at the loosest tolerance of its own with which its answer passes in float64 for the worst sample, "
     "and has a budget of just the evaluations that takes; this is found by counting, and exactly that call is then "
     "timed. Timed calls alternate; given is the median of processor time. torchdeq at its best: "
-    "Anderson with m = 6 and 10 and a ridge from 1e-4 to 0 (for each m the ridge of the fewest evaluations, since the "
+    "Anderson with m = 6 and 10 and a ridge from 1e-4 to 0 (for each m the ridge of the fewest evaluations: the "
     "ridge costs nothing), Broyden, plain iteration. poise is told what belongs to a sample, so finished samples leave "
     "the batch. Forward: |f(z) - z| / |f(z)| of the state returned. Backward: |g - u + J^T u| / |g| with float32 "
     "products at the fixed point. Step: forward and backward with one tolerance, until the gradients of the input and "

@@ -19,11 +19,10 @@ def alternate(calls: Mapping[str, Call], rounds: int, device: str = "cpu") -> di
     """Return the seconds of every call in every round, the order turned round from one round to the next.
 
     On the CPU it is processor time, which other processes disturb least; on a device, wall time with the device waited
-    for. Each call runs once before, untimed. The garbage collector waits between timings.
+    for. Each call runs once before. The garbage collector waits between timings.
     """
     repeats = {}
     for name, call in calls.items():
-        call()
         repeats[name] = max(1, min(200, int(SHORTEST / max(_seconds(call, 1, device), 1e-9))))
     found: dict[str, list[float]] = {name: [] for name in calls}
     collecting = gc.isenabled()
