@@ -81,11 +81,12 @@ class Trial:
 def attempt(contestant: Contestant, case: Case, rtol: float, budget: int) -> Trial:
     """Solve once, counting."""
     counted = Counted(case.f)
-    error, products = float("inf"), 0
+    error, answer = float("inf"), None
     with suppress(torch.linalg.LinAlgError):  # a singular system ends a solve of torchdeq's without an answer
         answer = contestant.prepare(counted, rtol, budget)()
-        error, products = case.error(answer), getattr(answer, "products", 0)
-    return Trial(rtol, budget, counted.evaluations, counted.rows, products, error)
+        error = case.error(answer)
+    evaluations = getattr(answer, "evaluations", counted.evaluations)  # a compiled solver counts for itself
+    return Trial(rtol, budget, evaluations, counted.rows, getattr(answer, "products", 0), error)
 
 
 def loosest(attempt_at: Callable[[float], Trial], tolerance: float) -> tuple[Trial, bool]:

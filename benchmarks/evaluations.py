@@ -48,6 +48,7 @@ def poise_solvers(budget: int) -> dict[str, poise.Solver]:
         "Anderson(form='type2')": poise.Anderson(form="type2", **endless),
         "Anderson(form='type2', history=30)": poise.Anderson(form="type2", history=30, **endless),
         "Broyden()": poise.Broyden(**endless),
+        "Broyden(history=60)": poise.Broyden(history=60, **endless),
         "Picard()": poise.Picard(**endless),
     }
 

@@ -16,7 +16,7 @@ from benchmarks.peers import Torchdeq, torchdeq_solvers
 from benchmarks.timing import Call
 from poise.fixed_point.linear import as_linear
 
-BUDGET = 400  # evaluations at most
+BUDGET = 300  # evaluations at most
 
 SOLVERS: dict[str, poise.Solver] = {  # the default first
     "Anderson()": poise.Anderson(),

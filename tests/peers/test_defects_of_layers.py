@@ -58,6 +58,20 @@ def test_torchdeq_fails_on_an_empty_batch(torchdeq, solver):
         layer(lambda z: 0.5 * z, torch.zeros(0, 4))
 
 
+# Compilation.
+
+
+def test_torchdeqs_solve_cannot_be_compiled_whole(torchdeq):
+    layer = torchdeq.get_deq(f_solver="anderson")
+
+    def network(x):
+        return layer(lambda z: torch.tanh(0.5 * z + x), torch.zeros_like(x))[0][0]
+
+    assert network(torch.ones(3, 4)).shape == (3, 4)
+    with pytest.raises(RuntimeError, match="ata-dependent"):
+        torch.compile(network, fullgraph=True, backend="eager")(torch.ones(3, 4))
+
+
 # The spectral radius.
 
 
