@@ -18,7 +18,6 @@ from benchmarks import command, mixed, overhead
 from benchmarks.cells import CELLS, MIXED, Problem
 from benchmarks.contest import race
 from benchmarks.counting import TOLERANCES, Adjoint
-from benchmarks.results import torchdeq_version
 from benchmarks.solver_tables import best, report, table
 from benchmarks.solves import backward_case, backward_contestants, forward_case, forward_contestants
 from benchmarks.steps import PHANTOM_STEPS, Trained, poise_step, step_case, torchdeq_step
@@ -33,7 +32,8 @@ RULE = (
     "the batch. Forward: |f(z) - z| / |f(z)| of the state returned. Backward: |g - u + J^T u| / |g| with float32 "
     "products at the fixed point. Step: forward and backward with one tolerance, until the gradients of the input and "
     "of every weight differ by at most 1e-4 from float64, relative to the norm of each; the solvers are those that won "
-    "forward and backward at either tolerance, poise's default, and torchdeq's phantom gradients."
+    "forward and backward at either tolerance, poise's default, and torchdeq's phantom gradients; torchdeq's implicit "
+    "gradient runs both as a function and as a hook."
 )
 
 
@@ -85,10 +85,11 @@ def _steps(problem: Problem, solves: list[dict[str, Any]], rounds: int, device: 
     ours = [(forward, backward) for forward in winners("poise", "forward") for backward in winners("poise", "backward")]
     ours = list(dict.fromkeys([("Anderson()", "GMRES()"), *ours]))
     contestants = [poise_step(trained, *pair) for pair in ours]
-    if torchdeq_version() is not None:
-        for forward in winners("torchdeq", "forward"):
-            backwards: list[str | int] = [*winners("torchdeq", "backward"), *PHANTOM_STEPS]
-            contestants.extend(torchdeq_step(trained, forward, backward) for backward in backwards)
+    theirs = winners("torchdeq", "forward")
+    for forward in theirs:
+        for backward in winners("torchdeq", "backward"):
+            contestants.extend(torchdeq_step(trained, forward, backward, hook) for hook in (False, True))
+    contestants.extend(torchdeq_step(trained, theirs[0], phantom) for phantom in PHANTOM_STEPS if theirs)
     return race(step_case(trained, device), contestants, rounds)
 
 

@@ -136,16 +136,21 @@ def poise_step(trained: Trained, forward: str, backward: str) -> Contestant:
     return Contestant("poise", f"{forward}, Implicit({backward})", prepare, default)
 
 
-def torchdeq_step(trained: Trained, forward: str, backward: str | int) -> Contestant:
-    """Return a step by torchdeq's layer: `backward` is the solver of its implicit gradient, or its phantom steps."""
+def torchdeq_step(trained: Trained, forward: str, backward: str | int, hook: bool = False) -> Contestant:
+    """Return a step by torchdeq's layer: `backward` is the solver of its implicit gradient, or its phantom steps.
+
+    `hook`: the implicit gradient by a tensor hook, which evaluates the cell once less and holds one graph less.
+    """
     problem = trained.problem
-    phantom = isinstance(backward, int)
+    phantom = backward if isinstance(backward, int) else 0
 
     def prepare(f: Callable[..., Any], rtol: float, budget: int) -> Call:
         from torchdeq import get_deq
 
-        count = _Products()
-        options = {"grad": backward} if phantom else {"ift": True, "b_solver": _registered(str(backward), count)}
+        count = _Products(phantom)
+        options: dict[str, Any] = {"grad": phantom}
+        if not phantom:
+            options = {"hook_ift" if hook else "ift": True, "b_solver": _registered(str(backward), count)}
         layer = get_deq(
             f_solver=_registered(forward), f_tol=rtol, b_tol=rtol, f_stop_mode="rel", b_stop_mode="rel",
             f_max_iter=budget, b_max_iter=budget, **options,
@@ -156,20 +161,22 @@ def torchdeq_step(trained: Trained, forward: str, backward: str | int) -> Contes
             return f(z[0] if single else z, problem.context)
 
         def step() -> Gradients:
-            count.made = 0
+            count.made = phantom
             states, _ = layer(cell, problem.z0)
-            return Gradients(trained.gradients(states[-1]), backward if phantom else count.made)  # type: ignore[arg-type]
+            values = trained.gradients(states[-1])
+            return Gradients(values, count.made)
 
         return step
 
-    return Contestant("torchdeq", f"{forward}, {f'grad={backward}' if phantom else f'ift by {backward}'}", prepare)
+    kind = f"grad={phantom}" if phantom else f"{'hook_ift' if hook else 'ift'} by {backward}"
+    return Contestant("torchdeq", f"{forward}, {kind}", prepare)
 
 
 @dataclass
 class _Products:
     """The products that torchdeq's backward makes, which it does not report itself."""
 
-    made: int = 0
+    made: int
 
     def solve(
         self, solver: Callable[..., Any], product: Callable[[Tensor], Tensor], start: Tensor, **options: Any
