@@ -109,3 +109,11 @@ def test_without_torchdeq_the_poise_half_stands_alone():
     alone = content(entry("poise", "Anderson()", 9, 20), torchdeq=None)
     assert "torchdeq is not installed" in verdict(alone)
     assert "torchdeq" not in evaluations.table(alone)
+
+
+def test_the_expansive_cell_is_given_apart():
+    wandering = entry("poise", "Broyden()", 9, None) | {"cell": "expansive", "apart": {"1e-3": 8, "1e-6": 20}}
+    shown = evaluations.shown(content(entry("poise", "Broyden()", 9, 20), wandering))
+    assert [(row.direction, row.cell, row.poise) for row in shown] == [
+        ("forward", "dense", 9), ("forward", "dense", 20), ("apart", "expansive", 8), ("apart", "expansive", 20),
+    ]  # fmt: skip
