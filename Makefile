@@ -16,7 +16,7 @@ else
 CONSTRAINTS := $(VENV)/constraints-$(TORCH).txt
 endif
 
-.PHONY: demo test lint types check clean
+.PHONY: demo test lint types check bench-solvers clean
 
 demo: $(STAMP_CORE)
 	$(VENV)/bin/poise train language --recipe demo
@@ -30,6 +30,12 @@ test: $(STAMP_DEV)
 lint: $(STAMP_DEV)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+# The peer library is compared with where it can be installed; without it the bench is poise's half alone.
+bench-solvers: $(STAMP_CORE)
+	$(UV) --no-deps 'torchdeq==0.1.0' || echo "poise: torchdeq could not be installed; its half is left out." >&2
+	OMP_NUM_THREADS=1 $(PY) -m benchmarks.solvers
+	$(PY) -m benchmarks.chart
 
 $(PY):
 	$(PYTHON) -m venv $(VENV)

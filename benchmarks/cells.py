@@ -1,4 +1,4 @@
-"""Which problems does the bench solve? Four cells of known difficulty and two mixed batches, the same at every call.
+"""Which problems does the bench solve? Cells of known difficulty and two mixed batches, the same at every call.
 
 `python -m benchmarks.cells` prints each one's shape and its samples' spectral radii at the fixed point, where small.
 """
@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.multiscale import CHANNELS, INPUT_SCALE, SIDES, multiscale
+from poise.fixed_point.state import State
 from poise.fixed_point.tree import select_rows, tree_map
 
 
@@ -22,9 +24,23 @@ class Problem:
     """A fixed point z = f(z, context) to find from z0; all that belongs to a sample is in the context."""
 
     name: str
-    f: Callable[[Tensor, Any], Tensor]
+    f: Callable[[Any, Any], Any]
     context: Any
-    z0: Tensor
+    z0: State
+
+    @property
+    def batch(self) -> int:
+        """The number of samples."""
+        return parts(self.z0)[0].shape[0]
+
+    @property
+    def state_bytes(self) -> int:
+        """The bytes of one state of the whole batch."""
+        return sum(part.nbytes for part in parts(self.z0))
+
+    def on(self, device: str) -> Problem:
+        """Return the same problem on a device."""
+        return tree_map(lambda leaf: leaf.to(device), self)
 
     def to(self, dtype: torch.dtype) -> Problem:
         """Return the same problem with every number cast: the weights are those of float32, not drawn anew."""
@@ -32,11 +48,21 @@ class Problem:
 
     def select(self, index: Tensor) -> Problem:
         """Return the samples `index` (int64) as a problem of their own."""
-        return Problem(self.name, self.f, select_rows(self.context, index), self.z0.index_select(0, index))
+        return Problem(self.name, self.f, select_rows(self.context, index), select_rows(self.z0, index))
 
-    def closed(self) -> Callable[[Tensor], Tensor]:
+    def closed(self) -> Callable[[Any], Any]:
         """Return f with its context closed over: then no solver can leave samples out."""
         return lambda z: self.f(z, self.context)
+
+
+def parts(state: State) -> tuple[Tensor, ...]:
+    """Return the tensors of a state."""
+    return state if isinstance(state, tuple) else (state,)
+
+
+def flat(state: State) -> Tensor:
+    """Return a state as one matrix, (batch, n)."""
+    return torch.cat([part.flatten(1) for part in parts(state)], dim=1)
 
 
 @dataclass(frozen=True)
@@ -111,12 +137,26 @@ class MixedTanh:
         return torch.tanh(context.factor.unsqueeze(1) * (z @ self.weight.T) + context.x)
 
 
+def _dense(name: str, n: int, gain: float) -> Problem:
+    draw = _draws(0)
+    weight = gain * draw(n, n) / math.sqrt(n)
+    x = 0.5 * draw(64, n)
+    return Problem(name, Dense(weight), x, torch.zeros_like(x))
+
+
 def dense256() -> Problem:
     """256 tanh units, 64 samples, spectral radius 0.71 to 0.85."""
-    draw = _draws(0)
-    weight = draw(256, 256) / 16
-    x = 0.5 * draw(64, 256)
-    return Problem("dense256", Dense(weight), x, torch.zeros_like(x))
+    return _dense("dense256", 256, 1.0)
+
+
+def dense1024() -> Problem:
+    """As dense256 with 1,024 units: four times the state, sixteen times the work of an evaluation."""
+    return _dense("dense1024", 1024, 1.0)
+
+
+def expansive() -> Problem:
+    """dense256 with its weights times 1.5: no contraction, plain iteration wanders for ever."""
+    return _dense("expansive", 256, 1.5)
 
 
 def attention() -> Problem:
@@ -148,6 +188,15 @@ def hard() -> Problem:
     return Problem("hard", Dense((basis @ triangle @ basis.T).float()), x, torch.zeros_like(x))
 
 
+def mdeq() -> Problem:
+    """Four scales of 8 to 64 channels at 16 x 16 to 2 x 2, 8 samples, a tuple state, spectral radius 0.71 to 0.84."""
+    draw = _draws(0)
+    cell = multiscale(draw)
+    x = INPUT_SCALE * draw(8, CHANNELS[0], SIDES[0], SIDES[0])
+    z0 = tuple(torch.zeros(8, width, side, side) for width, side in zip(CHANNELS, SIDES, strict=True))
+    return Problem("mdeq", cell, x, z0)
+
+
 def mixed_linear() -> Problem:
     """64 linear samples in 64 dimensions with contraction 0.1 to 0.97."""
     draw, n = _draws(0), 64
@@ -166,7 +215,7 @@ def mixed_tanh() -> Problem:
     return Problem("mixed tanh", MixedTanh(weight), MixedContext(torch.linspace(0.1, 1.0, 64), x), torch.zeros_like(x))
 
 
-CELLS = (dense256, attention, conv, hard)
+CELLS = (dense256, attention, conv, hard, dense1024, mdeq)
 MIXED = (mixed_linear, mixed_tanh)
 
 
@@ -175,15 +224,15 @@ def _draws(seed: int) -> Callable[..., Tensor]:
     return lambda *shape: torch.randn(*shape, generator=generator)
 
 
-def solved(problem: Problem) -> Tensor:
+def solved(problem: Problem) -> State:
     """Return the fixed point of a problem to float64 rounding, in float64.
 
-    By Newton's method where the state is a vector, so that the point owes nothing to the solvers that are compared;
-    by plain iteration, which contracts there, on the two larger cells.
+    By Newton's method where the state is a short vector, so that the point owes nothing to the solvers that are
+    compared; by plain iteration, which contracts there, on the larger cells.
     """
     exact = problem.to(torch.float64)
     z = exact.z0
-    if z.dim() == 2:
+    if isinstance(z, Tensor) and z.dim() == 2 and z.shape[1] <= 256:
         for _ in range(30):
             g = exact.f(z, exact.context) - z
             if g.norm() <= 1e-14 * z.norm():
@@ -206,8 +255,9 @@ def jacobians(problem: Problem, z: Tensor) -> Tensor:
 
 def spectral_radii(problem: Problem) -> Tensor:
     """Return the spectral radius of every sample's Jacobian at its fixed point, computed densely in float64."""
-    exact = problem.to(torch.float64)
-    return torch.linalg.eigvals(jacobians(exact, solved(problem))).abs().amax(dim=1)
+    exact, z = problem.to(torch.float64), solved(problem)
+    assert isinstance(z, Tensor)
+    return torch.linalg.eigvals(jacobians(exact, z)).abs().amax(dim=1)
 
 
 def _identity(z: Tensor) -> Tensor:
@@ -218,8 +268,8 @@ def main() -> None:
     torch.set_num_threads(1)
     for build in (*CELLS, *MIXED):
         problem = build()
-        line = f"{problem.name}: state {tuple(problem.z0.shape)}"
-        if problem.z0.dim() == 2:
+        line = f"{problem.name}: state {', '.join(str(tuple(part.shape)) for part in parts(problem.z0))}"
+        if isinstance(problem.z0, Tensor) and problem.z0.dim() == 2 and problem.z0.shape[1] <= 256:
             radii = spectral_radii(problem)
             line += f", spectral radius {radii.min():.3f} to {radii.max():.3f} (mean {radii.mean():.3f})"
         print(line)

@@ -5,18 +5,18 @@
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.results import FOLDER, environment, markdown, write
+from benchmarks import command
+from benchmarks.results import markdown
 from poise import Implicit, Phantom, Picard, Unrolled
 from poise.fixed_point import Adjoint
 from poise.models import DEQTransformer
@@ -137,21 +137,16 @@ def table(content: dict[str, Any]) -> str:
     return markdown(header, map(line, content["variants"]), numbers=range(1, 6))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--json", type=Path, default=FOLDER / "memory.json", help="where the result is written")
-    parser.add_argument("--markdown", action="store_true", help="print the README's table and nothing else")
-    parser.add_argument("--rounds", type=int, default=9, help="timings of each variant, at least 7 for a result")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    content = {"environment": environment(), **measure(options.rounds)}
-    write(options.json, content)
-    if options.markdown:
-        print(table(content))
-        return
+def report(content: dict[str, Any]) -> tuple[str, ...]:
+    """Return the rule, the table and what the implicit gradient holds."""
     held = _entry(content["variants"], "Implicit()", 12)
     ratio = f"Implicit() holds {100 * held['share_of_unrolled_12']:.1f} % of the block unrolled 12 times."
-    print(RULE, table(content), ratio, sep="\n\n")
+    return RULE, table(content), ratio
+
+
+def main() -> None:
+    options = command.parser(__doc__, "memory", rounds=9).parse_args()
+    command.run(options, partial(measure, options.rounds), table, report, peer=False)
 
 
 if __name__ == "__main__":

@@ -45,9 +45,9 @@ def write(path: Path, content: dict[str, Any]) -> None:
     os.replace(new, path)
 
 
-def read(name: str) -> dict[str, Any] | None:
-    """Return the result `name`, or None where it has not been measured."""
-    path = FOLDER / f"{name}.json"
+def read(name: str, path: Path | None = None) -> dict[str, Any] | None:
+    """Return the result `name`, or None where it has not been measured; `path`: where it is, if not in `FOLDER`."""
+    path = path or FOLDER / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 

@@ -5,18 +5,17 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import poise
+from benchmarks import command
 from benchmarks.cells import MIXED, Problem
-from benchmarks.evaluations import Run, torchdeq_solvers
-from benchmarks.results import FOLDER, environment, markdown, torchdeq_version, write
+from benchmarks.peers import Torchdeq, torchdeq_solvers
+from benchmarks.results import markdown
 
 RTOL = 1e-4
 BUDGET = 500
@@ -43,7 +42,7 @@ def poise_solvers() -> dict[str, poise.Solver]:
 
 def samples(problem: Problem) -> Iterator[Problem]:
     """Yield every sample as a problem of its own."""
-    for number in range(problem.z0.shape[0]):
+    for number in range(problem.batch):
         yield problem.select(torch.tensor([number]))
 
 
@@ -58,7 +57,7 @@ def poise_rows(problem: Problem, solver: poise.Solver) -> tuple[int, int, bool]:
     return together.rows, steps, together.ok and all(solution.ok for solution in alone)
 
 
-def torchdeq_rows(problem: Problem, run: Run) -> tuple[int, int, bool]:
+def torchdeq_rows(problem: Problem, solver: Torchdeq) -> tuple[int, int, bool]:
     """Return (rows, steps alone, whether all converged) of a solver that evaluates the whole batch every time."""
 
     def evaluations(part: Problem) -> tuple[int, bool]:
@@ -69,12 +68,12 @@ def torchdeq_rows(problem: Problem, run: Run) -> tuple[int, int, bool]:
             made += 1
             return part.f(z, part.context)
 
-        info = run(f, part.z0, BUDGET)[2]
-        return made, bool((info["rel_lowest"] < RTOL).all())
+        _, record = solver(f, part.z0, BUDGET, RTOL)
+        return made, bool((record["rel_lowest"] < RTOL).all())
 
     together, alone = evaluations(problem), [evaluations(sample) for sample in samples(problem)]
     ok = together[1] and all(passed for _, passed in alone)
-    return together[0] * problem.z0.shape[0], sum(made for made, _ in alone), ok
+    return together[0] * problem.batch, sum(made for made, _ in alone), ok
 
 
 @torch.no_grad()
@@ -85,9 +84,9 @@ def measure() -> dict[str, Any]:
         problem = build()
         for name, solver in poise_solvers().items():
             found.append(_entry(problem, "poise", name, *poise_rows(problem, solver)))
-        for name, run in torchdeq_solvers(tol=RTOL).items():
+        for name, peer in torchdeq_solvers().items():
             if name in PEERS:
-                found.append(_entry(problem, "torchdeq", name, *torchdeq_rows(problem, run)))
+                found.append(_entry(problem, "torchdeq", name, *torchdeq_rows(problem, peer)))
     return {"rule": RULE, "rtol": RTOL, "rows": found}
 
 
@@ -114,21 +113,14 @@ def table(content: dict[str, Any]) -> str:
     return markdown(header, map(line, content["rows"]), numbers=(2, 3, 4))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--json", type=Path, default=FOLDER / "rows.json", help="where the result is written")
-    parser.add_argument("--markdown", action="store_true", help="print the README's table and nothing else")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    content = {"environment": environment(), **measure()}
-    write(options.json, content)
-    if options.markdown:
-        print(table(content))
-        return
-    if torchdeq_version() is None:
-        print("torchdeq is not installed (pip install --no-deps torchdeq==0.1.0); this is the poise half alone.")
+def report(content: dict[str, Any]) -> tuple[str, ...]:
+    """Return the rule, the table and poise's worst ratio."""
     worst = max(entry["ratio"] for entry in content["rows"] if entry["library"] == "poise")
-    print(RULE, table(content), f"poise's worst ratio: {worst:.2f}.", sep="\n\n")
+    return RULE, table(content), f"poise's worst ratio: {worst:.2f}."
+
+
+def main() -> None:
+    command.run(command.parser(__doc__, "rows").parse_args(), measure, table, report)
 
 
 if __name__ == "__main__":

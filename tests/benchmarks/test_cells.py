@@ -1,8 +1,22 @@
 import pytest
 import torch
 
-from benchmarks.cells import CELLS, MIXED, attention, conv, dense256, hard, mixed_linear, solved, spectral_radii
-from benchmarks.evaluations import count, forward_residual
+from benchmarks.cells import (
+    CELLS,
+    MIXED,
+    attention,
+    conv,
+    dense256,
+    expansive,
+    flat,
+    hard,
+    mdeq,
+    mixed_linear,
+    solved,
+    spectral_radii,
+)
+from benchmarks.counting import count, forward_residual
+from poise.fixed_point.tree import select_rows, tree_map
 
 
 def test_dense256_has_the_spectral_radii_of_the_notes():
@@ -44,19 +58,20 @@ def test_mixed_linear_contracts_by_its_factors():
     assert problem.context.factor[[0, -1]].tolist() == pytest.approx([0.1, 0.97])
 
 
-@pytest.mark.parametrize("build", [*CELLS, *MIXED], ids=lambda build: build.__name__)
+@pytest.mark.parametrize("build", [*CELLS, expansive, *MIXED], ids=lambda build: build.__name__)
 def test_a_problem_is_the_same_at_every_call_castable_and_selectable(build):
     problem, again = build(), build()
-    z = torch.randn(problem.z0.shape)
+    assert flat(problem.z0).dtype == torch.float32 and not flat(problem.z0).any()
+    z = tree_map(torch.randn_like, problem.z0)
     image = problem.f(z, problem.context)
-    assert torch.equal(image, again.closed()(z))
-    assert problem.z0.dtype == torch.float32 and not problem.z0.any()
+    assert torch.equal(flat(image), flat(again.closed()(z)))
     wide = problem.to(torch.float64)
-    assert torch.allclose(wide.f(z.double(), wide.context), image.double(), rtol=1e-4, atol=1e-4)
+    widened = wide.f(tree_map(torch.Tensor.double, z), wide.context)
+    assert torch.allclose(flat(widened), flat(image).double(), rtol=1e-4, atol=1e-4)
     rows = torch.tensor([3, 1])
     part = problem.select(rows)
-    assert part.z0.shape[0] == 2
-    assert torch.allclose(part.f(z[rows], part.context), image[rows], rtol=1e-4, atol=1e-5)
+    assert part.batch == 2
+    assert torch.allclose(flat(part.f(select_rows(z, rows), part.context)), flat(image)[rows], rtol=1e-4, atol=1e-5)
 
 
 def test_solved_is_the_fixed_point_in_float64():
@@ -65,3 +80,24 @@ def test_solved_is_the_fixed_point_in_float64():
     exact = problem.to(torch.float64)
     assert z.dtype == torch.float64
     assert (exact.f(z, exact.context) - z).norm() < 1e-13 * z.norm()
+
+
+def test_the_multiscale_cell_contracts_and_its_scales_act_on_each_other():
+    problem = mdeq().select(torch.tensor([0, 3])).to(torch.float64)
+    z, steps = problem.z0, []
+    for _ in range(71):
+        before, z = z, problem.f(z, problem.context)
+        steps.append((flat(z) - flat(before)).norm(dim=1))
+    assert ((steps[70] / steps[35]) ** (1 / 35)).tolist() == pytest.approx([0.77, 0.84], abs=0.02)
+    for moved in range(4):
+        other = tuple(part + 0.1 * (scale == moved) * part.sign() for scale, part in enumerate(z))
+        images = zip(z, problem.f(other, problem.context), strict=True)
+        assert all((a - b).norm() > 1e-4 * a.norm() for a, b in images)
+
+
+def test_the_expansive_cell_does_not_contract():
+    problem = expansive().select(torch.arange(4)).to(torch.float64)
+    z = problem.z0
+    for _ in range(300):
+        before, z = z, problem.f(z, problem.context)
+    assert ((z - before).norm(dim=1) > 0.01 * z.norm(dim=1)).all()

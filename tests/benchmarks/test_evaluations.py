@@ -6,7 +6,9 @@ import torch
 import poise
 from benchmarks import evaluations
 from benchmarks.cells import Problem
-from benchmarks.evaluations import Adjoint, Record, count, count_gmres, forward_residual, rows, verdict
+from benchmarks.counting import Adjoint, Record, count, count_gmres, forward_residual
+from benchmarks.evaluations import rows, verdict
+from benchmarks.peers import torchdeq_solvers
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def test_forward_counts_the_first_evaluated_iterate_that_passes(halving):
 def test_torchdeq_is_counted_by_the_same_rule(halving):
     pytest.importorskip("torchdeq")
     residual = forward_residual(halving.to(torch.float64))
-    run = evaluations.torchdeq_solvers()["fixed_point_iter"]
+    run = torchdeq_solvers()["fixed_point_iter"]
     assert count(run, halving.closed(), halving.z0, residual, 50).together == {1e-3: 10, 1e-6: 20}
 
 
@@ -107,3 +109,11 @@ def test_without_torchdeq_the_poise_half_stands_alone():
     alone = content(entry("poise", "Anderson()", 9, 20), torchdeq=None)
     assert "torchdeq is not installed" in verdict(alone)
     assert "torchdeq" not in evaluations.table(alone)
+
+
+def test_the_expansive_cell_is_given_apart():
+    wandering = entry("poise", "Broyden()", 9, None) | {"cell": "expansive", "apart": {"1e-3": 8, "1e-6": 20}}
+    shown = evaluations.shown(content(entry("poise", "Broyden()", 9, 20), wandering))
+    assert [(row.direction, row.cell, row.poise) for row in shown] == [
+        ("forward", "dense", 9), ("forward", "dense", 20), ("apart", "expansive", 8), ("apart", "expansive", 20),
+    ]  # fmt: skip

@@ -3,7 +3,7 @@ import torch
 
 from benchmarks import rows
 from benchmarks.cells import mixed_linear
-from benchmarks.evaluations import torchdeq_solvers
+from benchmarks.peers import torchdeq_solvers
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def test_poise_makes_the_rows_of_its_samples_alone(batch, name):
 @torch.no_grad()
 def test_torchdeq_evaluates_every_sample_until_the_last_has_passed(batch):
     pytest.importorskip("torchdeq")
-    together, alone, converged = rows.torchdeq_rows(batch, torchdeq_solvers(tol=rows.RTOL)["fixed_point_iter"])
+    together, alone, converged = rows.torchdeq_rows(batch, torchdeq_solvers()["fixed_point_iter"])
     assert converged
     assert together % batch.z0.shape[0] == 0
     assert together > 2 * alone
