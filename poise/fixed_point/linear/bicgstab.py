@@ -78,19 +78,11 @@ class _Run:
         self.solver, self.product = solver, product
         self.progress = Progress(solver.rtol, solver.max_steps, b)
         rows = self.progress.rows
-        no = torch.zeros_like(rows.status, dtype=torch.bool)
+        r = torch.where(self.progress.open().unsqueeze(1), rows.b, 0.0)
         one = torch.ones_like(rows.size, dtype=torch.float64)
+        begins = torch.ones_like(one, dtype=torch.bool)
         self.vectors = _Vectors(
-            r=(r := torch.where(self.progress.open().unsqueeze(1), rows.b, 0.0)),
-            shadow=r,
-            p=r,
-            v=r,
-            rho=one,
-            alpha=one,
-            norm=rows.size,
-            largest=rows.size,
-            fresh=~no,
-            lost=no,
+            r=r, shadow=r, p=r, v=r, rho=one, alpha=one, norm=rows.size, largest=rows.size, fresh=begins, lost=~begins
         )
         self.products = 0
         self.orthogonal = ORTHOGONAL * torch.finfo(b.dtype).eps
