@@ -20,12 +20,15 @@ from poise.fixed_point.adjoints.base import (
 )
 from poise.fixed_point.adjoints.graph import reaches, unnamed_leaves
 from poise.fixed_point.adjoints.products import Evaluation, JacobianProduct, Recording
+from poise.fixed_point.adjoints.reuse import reused
 from poise.fixed_point.adjoints.tangent import solve_tangent
 from poise.fixed_point.compiled import reusable_graphs
 from poise.fixed_point.dual import carried, in_dual_level, tangent_of, with_tangent
 from poise.fixed_point.linear import GMRES, LinearSolver, as_linear
+from poise.fixed_point.loop import Iterate
 from poise.fixed_point.packed import PackedCell
-from poise.fixed_point.solvers import External, Solver
+from poise.fixed_point.solvers import Solver
+from poise.fixed_point.solvers.secant import SecantInverse
 from poise.fixed_point.transforms import BATCHED_GRADIENTS, in_transform, innermost, refuse_batched
 from poise.fixed_point.tree import tree_leaves, tree_replace
 
@@ -39,26 +42,42 @@ class Implicit(Adjoint):
     `solver`: `GMRES()`, `BiCGSTAB()`, `Dense()`, `Neumann()` or any fixed-point solver. With a context, samples
     that are finished leave the backward, for which the cell is evaluated anew on those that remain. Memory does not
     grow with the number of evaluations. Second order is exact for the context and the parameters named; what the cell
-    closes over otherwise is refused there (and differentiated like anything else in first order). In forward mode
+    closes over otherwise is refused there (and differentiated like anything else in first order). `reuse`: start GMRES
+    from the inverse Jacobian that Broyden (or Anderson) has learnt in the forward, transposed, and precondition with
+    it, where that is the better start (SHINE, Ramzi et al. 2022); its pairs stay in memory until then. In forward mode
     (`torch.autograd.forward_ad`, `torch.func.jvp`) the same solver finds the tangent v = J v + df, and its gradient is
     exact as well. Bai, Kolter and Koltun (2019), theorem 1.
     """
 
     solver: Solver | LinearSolver = GMRES()
+    reuse: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.solver, type | External) or not isinstance(self.solver, Solver | LinearSolver):
+        if isinstance(self.solver, type) or not isinstance(self.solver, Solver | LinearSolver):
             raise TypeError(
                 f"Implicit(solver={self.solver!r}) cannot solve the backward; pass GMRES(), Neumann() or a solver."
             )
         as_linear(self.solver)
+        if self.reuse and not isinstance(self.solver, GMRES):
+            raise TypeError(
+                f"Implicit(reuse=True) starts and preconditions a Krylov method, not {self.solver}; pass GMRES()."
+            )
+
+    def find(self, cell: PackedCell, z: Tensor, solver: Solver, **options: Any) -> Iterate:
+        """Solve without a graph; keep the solver's inverse where it shall be used again."""
+        if not self.reuse:
+            return super().find(cell, z, solver, **options)
+        if type(solver).inverse is Solver.inverse:
+            raise ValueError(f"{self} reuses what the forward has learnt, but {solver} learns nothing; pass Broyden().")
+        return super().find(cell, z, solver, keep_inverse=derivatives_wanted(), **options)
 
     def attach(self, attachment: Attachment) -> Any:
         """Return the solve's own output with the implicit gradient."""
         if not derivatives_wanted():
             return detached_state(attachment)
 
-        def attach(cell: PackedCell, z: Tensor, fz: Tensor) -> Tensor:
+        def attach(cell: PackedCell, at: tuple[Tensor, SecantInverse | None], fz: Tensor) -> Tensor:
+            z, inverse = at
             leaves = [leaf for _, leaf in tree_leaves(cell.context)]
             named = [leaf for leaf in leaves if leaf.requires_grad]
             # Each tensor once, however often it is named: its gradient would be returned as often.
@@ -72,9 +91,9 @@ class Implicit(Adjoint):
 
             if in_dual_level() or in_transform():
                 return _attach_dual(self.solver, attachment, evaluate, z, fz, known)
-            return _attach(self.solver, attachment, evaluate, z, fz, known, cell)
+            return _attach(self.solver, attachment, evaluate, z, fz, known, cell, inverse=inverse)
 
-        return on_usable_rows(attachment, attach)
+        return on_usable_rows(attachment, attach, (attachment.found.z, attachment.found.inverse))
 
 
 @dataclass(frozen=True)
@@ -87,6 +106,7 @@ class _Scene:
     recording: Recording
     evaluation: Evaluation | None  # where rows of the cell can be evaluated again
     moves: bool = False  # whether the state carries a tangent
+    inverse: SecantInverse | None = None  # what the forward has learnt of (I - J)^-1, where it is used again
 
     @property
     def start(self) -> GradientEdge:
@@ -103,6 +123,7 @@ def _attach(
     known: list[Tensor],
     cell: PackedCell | None = None,
     moves: bool = False,
+    inverse: SecantInverse | None = None,
 ) -> Tensor:
     """Return `fz`, the fixed point of `evaluate(., known)` near `z`, with the implicit gradient.
 
@@ -117,7 +138,7 @@ def _attach(
     if not any(leaf.requires_grad for leaf in known) and not unnamed_leaves(recording.image, [start]):
         return fz.detach()  # nothing asks for a gradient
     evaluation = None if cell is None or not cell.selectable else Evaluation(cell, z.detach(), fz.detach())
-    scene = _Scene(solver, attachment, evaluate, recording, evaluation, moves)
+    scene = _Scene(solver, attachment, evaluate, recording, evaluation, moves, inverse)
     return _ImplicitFunction.apply(scene, image, fz.detach(), *known)
 
 
@@ -214,7 +235,7 @@ def _solve(scene: _Scene, product: JacobianProduct, grad: Tensor) -> Tensor:
     right = grad.detach().flatten(1)
     # A backward inside autocast is as exact as one outside: the solver's own products stay wide.
     with torch.autocast(grad.device.type, enabled=False):
-        found = as_linear(scene.solver).solve(product, right)
+        found = _reusing(scene, product, right) or as_linear(scene.solver).solve(product, right)
     record = found.solution(None)
     attachment.backward[:] = [record]
     attachment.tally.add(record, attachment.on_failure)
@@ -225,6 +246,15 @@ def _solve(scene: _Scene, product: JacobianProduct, grad: Tensor) -> Tensor:
         u = torch.where(u.isfinite() | ~right.isfinite().all(dim=1, keepdim=True), u, 0.0)
         u = torch.where(right.isfinite().all(dim=1, keepdim=True), u, right)
     return u.reshape(grad.shape)
+
+
+def _reusing(scene: _Scene, product: JacobianProduct, right: Tensor) -> Iterate | None:
+    """Solve from what the forward has learnt, or return None where nothing is to be reused."""
+    if scene.inverse is None or not isinstance(scene.solver, GMRES):
+        return None
+    start = reused(scene.inverse, product, right)
+    found = scene.solver.solve(product, right, start.u, start.preconditioner, residual=start.residual)
+    return replace(found, steps=found.steps + 2)  # the two products that decide
 
 
 def _recorded_gradients(scene: _Scene, state: Tensor, known: list[Tensor], grad: Tensor) -> list[Tensor | None]:

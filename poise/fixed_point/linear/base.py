@@ -97,6 +97,8 @@ def as_linear(solver: Solver | LinearSolver) -> LinearSolver:
     """Return a linear solver; a fixed-point solver becomes one on the affine map."""
     if not isinstance(solver, Solver):
         return solver
+    if not solver.recordable:
+        raise TypeError(f"{type(solver).__name__} cannot solve the backward, which is products alone; pass GMRES().")
     if solver.scope != "sample":
         raise ValueError(
             f"the backward mixes whole samples, but {solver} has scope={solver.scope!r}; pass one with scope='sample'."

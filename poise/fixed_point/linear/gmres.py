@@ -46,19 +46,21 @@ class GMRES:
         start: Tensor | None = None,
         preconditioner: Callable[[Tensor], Tensor] | None = None,
         rtol: Tensor | None = None,
+        residual: Tensor | None = None,
     ) -> Iterate:
         """Return the solution of u - J^T u = b, (batch, features), as `fz`.
 
         `product`: a `Product`, or any callable where every sample stays in the batch. `start`: a guess of u, used where
         its residual is below that of zero. `preconditioner`: a constant linear map P on (batch, features), a `Product`
         likewise; (I - J^T) P y = b is solved and u = P y, so the residual stays that of u (Saad 2003, section 9.3.2).
-        `rtol`: (batch,), a tolerance for each sample instead of the solver's.
+        `rtol`: (batch,), a tolerance for each sample instead of the solver's. `residual`: b - u + J^T u at the start,
+        where it is known.
         """
         run = _Run(self, Product.of(product), None if preconditioner is None else Product.of(preconditioner), b)
         if rtol is not None:
             run.progress.rows.tolerance = rtol * run.progress.rows.size
         if start is not None:
-            run.begin(start)
+            run.begin(start, residual)
         while run.unfinished():
             run.cycle()
         return run.progress.finish(run.product)
@@ -187,17 +189,21 @@ class _Run:
             return self.products < self.solver.max_steps
         return bool(self.progress.open().any())
 
-    def begin(self, start: Tensor) -> None:
+    def begin(self, start: Tensor, residual: Tensor | None) -> None:
         """Start from a guess where it is better than zero."""
         rows = self.progress.rows
-        start = start / self.progress.scale
-        residual = rows.b - start + self.product(start)
-        self.products += 1
-        norm, going = torch.linalg.vector_norm(residual, dim=1), self.progress.open()
+        start, going = start / self.progress.scale, self.progress.open()
+        if residual is None:
+            residual = rows.b - start + self.product(start)
+            self.products += 1
+            self.progress.stepped(going, rows.norm)
+        else:
+            residual = residual / self.progress.scale
+        norm = torch.linalg.vector_norm(residual, dim=1)
         better = going & (norm < rows.norm)
         rows.u = torch.where(better.unsqueeze(1), start, 0.0)
         self.residual = torch.where(better.unsqueeze(1), residual, rows.b)
-        self.progress.stepped(going, torch.where(better, norm, rows.norm))
+        rows.norm = torch.where(better, norm, rows.norm)
         self.progress.prove(rows.norm, better)
 
     def cycle(self) -> None:
