@@ -247,6 +247,17 @@ def test_same_state_with_and_without_gradients(name):
 
 
 @pytest.mark.parametrize("name", ADJOINTS)
+def test_an_empty_batch_has_an_empty_gradient(name):
+    """Some process of several may be left without samples."""
+    case = dense(batch=0)
+    x = case.x.detach().requires_grad_()
+    solver = OWN_SOLVER.get(name, Anderson())
+    state = poise.fixed_point(case.f, case.z0, x, solver=solver, adjoint=ADJOINTS[name]).state
+    found = torch.autograd.grad(state.sum(), [x, *case.parameters])
+    assert found[0].shape == x.shape and (found[1] == 0).all()
+
+
+@pytest.mark.parametrize("name", ADJOINTS)
 def test_is_a_value(name):
     assert pickle.loads(pickle.dumps(ADJOINTS[name])) == ADJOINTS[name]
 

@@ -168,7 +168,7 @@ class _Traveled(Iterate):
 
 def _evaluations(found: Iterate) -> Tensor:
     """Return the evaluations up to the iterate returned: the last of a sample, or the best of one that failed."""
-    if found.rtol is None:
+    if found.rtol is None or not len(found.steps):
         return found.steps
     residuals = found.trace.dense().nan_to_num(nan=float("inf"))
     best = (residuals == residuals.amin(dim=0)).int().argmax(dim=0) + 1
@@ -236,7 +236,7 @@ def _run_back(
         slope = slope if pulled is None else pulled.to(slope.dtype)
     totals: list[Tensor | None] = [None] * len(inputs)
     fixed = journey.attachment.found.rtol is None
-    count = journey.attachment.found.evaluations if fixed else int(path.evaluations.max())
+    count = journey.attachment.found.evaluations if fixed else max(path.evaluations.tolist(), default=1)
     for back in range(1, count):
         going = (back < path.evaluations).reshape(-1, 1, 1)
         weights = torch.where(going, b * slope, 0.0).to(grad.dtype)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from poise.fixed_point.adjoints.base import Adjoint, Attachment, derivatives_wanted, detached_state
+from poise.fixed_point.adjoints.base import Adjoint, Attachment, derivatives_wanted, detached_state, on_usable_rows
 from poise.fixed_point.loop import Iterate
 from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.solvers import Solver
@@ -43,4 +43,6 @@ class Unrolled(Adjoint):
         if torch.is_grad_enabled():
             attachment.tally.solves += 1
             attachment.tally.evaluations += attachment.found.evaluations
+            if not len(attachment.found.z):  # nothing was stored of no samples, but a backward from it must not fail
+                return on_usable_rows(attachment, lambda cell, z, fz: cell(z))
         return detached_state(attachment)
