@@ -15,6 +15,7 @@ from poise import (
     Implicit,
     JacobianFree,
     Neumann,
+    NewtonKrylov,
     Phantom,
     Picard,
     Reversible,
@@ -220,6 +221,23 @@ def test_reversible_and_external_solves_say_what_they_cannot():
                     ).state,
                     (case.x,), (case.x,),
                 )  # fmt: skip
+
+
+def test_newton_s_products_inside_a_transform_are_refused():
+    """In a dual level of torch.autograd they are had by two backwards."""
+    case = dense()
+    solver, change = NewtonKrylov(rtol=1e-10), draw(case.x)
+
+    def solve(x):
+        return poise.fixed_point(case.f, case.z0, x, solver=solver, adjoint=EXACT["adjoint"]).state
+
+    with torch.no_grad():
+        with pytest.raises(RuntimeError, match=r"inside a transform of torch.func; solve with Anderson\(\)"):
+            torch.func.jvp(solve, (case.x,), (change,))
+        with forward_ad.dual_level():
+            found = forward_ad.unpack_dual(solve(forward_ad.make_dual(case.x, change))).tangent
+    still = [torch.zeros_like(parameter) for parameter in case.parameters]
+    assert torch.allclose(found, dense_tangent(case, [change, *still]), rtol=1e-7, atol=1e-7)
 
 
 def test_a_tangent_that_was_not_solved_is_told_of():

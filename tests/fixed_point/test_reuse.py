@@ -1,4 +1,4 @@
-"""The forward's inverse in the backward (SHINE): exact either way, cheaper where it helps, dropped where it does not."""
+"""The forward's inverse in the backward (SHINE): exact either way, and dropped where it does not help."""
 
 import dataclasses
 

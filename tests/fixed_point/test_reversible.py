@@ -269,6 +269,15 @@ def test_a_nan_sample_has_no_gradient_and_spoils_none():
     assert all(gradient.isfinite().all() for gradient in gradients) and (gradients[0][1] == 0).all()
 
 
+def test_states_on_the_way():
+    """`record` and `callback` see the iterates of the coupled iteration, not their pairs."""
+    case, seen = dense(), []
+    solution = solve(case, case.x, 0.5, 6, record=[1, 4, 6], callback=lambda step: seen.append(step.state))
+    for number, state in zip((1, 4, 6), solution.trajectory, strict=True):
+        expected = coupled(case.f, case.z0, case.x, 0.5, number)
+        assert torch.allclose(state, expected, atol=1e-12) and torch.allclose(seen[number - 1], expected, atol=1e-12)
+
+
 def test_second_order_is_refused():
     case = dense()
     x = case.x.detach().requires_grad_()

@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from poise.fixed_point.linear.base import Product
 from poise.fixed_point.packed import PackedCell
+from poise.fixed_point.transforms import in_transform
 from poise.fixed_point.tree import select_rows
 
 
@@ -58,6 +59,11 @@ class JacobianVector(Product):
         return self._masked(torch.zeros_like(v) if moved is None else moved)
 
     def _recorded(self) -> Callable[[Tensor], Tensor]:
+        if in_transform():
+            raise RuntimeError(
+                "the products of Newton's method cannot be had inside a transform of torch.func; solve with Anderson() "
+                "there, or use torch.autograd.forward_ad."
+            )
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             start = self.z.requires_grad_()
             image = self.f(start)
