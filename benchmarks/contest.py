@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.cells import parts
 from benchmarks.live_bytes import LiveBytes
-from benchmarks.timing import Call, alternate
+from benchmarks.timing import CHAIN, Call, alternate
 
 # How finely own tolerances are tried: less than one evaluation apart on all cells but the hardest.
 STEPS_A_DECADE = 20
@@ -160,7 +160,8 @@ def race(
             key = f"{contestant.library} {contestant.solver}"
             calls[key] = contestant.prepare(case.timed or case.f, trial.rtol, trial.budget)
             entry |= _bytes(contestant, case, trial)
-    seconds = alternate({"one evaluation": case.one_evaluation, **calls}, rounds, case.device)
+    timed = {"one evaluation": case.one_evaluation, **calls}
+    seconds = alternate(timed, rounds, case.device, chained={"one evaluation": CHAIN})
     one = statistics.median(seconds.pop("one evaluation"))
     for entry in entries:
         times = seconds.get(f"{entry['library']} {entry['solver']}")

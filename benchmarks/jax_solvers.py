@@ -27,7 +27,7 @@ from benchmarks.peers import power
 from benchmarks.results import markdown
 from benchmarks.solver_tables import Content, best
 from benchmarks.solves import BUDGET, forward_case, forward_contestants
-from benchmarks.timing import Call, alternate
+from benchmarks.timing import CHAIN, Call, alternate
 
 NEEDED = ("jax", "jaxopt", "optimistix")
 CELLS = (dense256, attention, conv, hard, dense1024)
@@ -161,7 +161,10 @@ def one_evaluation(problem: Problem) -> dict[str, float]:
         "torch": lambda: problem.f(problem.z0, problem.context),
         "jax": lambda: jax.block_until_ready(cell(z, x)),
     }
-    return {name: statistics.median(times) for name, times in alternate(calls, 7).items()}
+    return {
+        name: statistics.median(times)
+        for name, times in alternate(calls, 7, chained=dict.fromkeys(calls, CHAIN)).items()
+    }
 
 
 @torch.no_grad()

@@ -79,7 +79,8 @@ def _measured(problem: Problem, rounds: int, device: str) -> list[dict[str, Any]
         make(counted)()
         assert (counted.evaluations, counted.rows) == (EVALUATIONS, EVALUATIONS * problem.batch), (library, name)
     calls = {f"{library} {name}": make(problem.f) for (library, name), make in makers.items()}
-    seconds = alternate({"cell": lambda: problem.f(problem.z0, problem.context), **calls}, rounds, device)
+    timed = {"cell": lambda: problem.f(problem.z0, problem.context), **calls}
+    seconds = alternate(timed, rounds, device, chained={"cell": EVALUATIONS})
     cell = statistics.median(seconds["cell"])
     entries = []
     for library, name in makers:

@@ -106,6 +106,9 @@ def test_calls_alternate_and_the_order_turns_round():
     found = alternate({"a": call("a"), "b": call("b")}, rounds=2)
     assert order == ["a", "b", "a", "b", "b", "a"]
     assert all(len(times) == 2 and min(times) > 0 for times in found.values())
+    order.clear()
+    alternate({"a": call("a"), "b": call("b")}, rounds=1, chained={"b": 3})
+    assert order == ["a", "b", "a", "b", "b", "b"]
 
 
 def solver_with(states, released):
