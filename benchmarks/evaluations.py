@@ -50,6 +50,7 @@ def poise_solvers(budget: int) -> dict[str, poise.Solver]:
         "Anderson(form='type2', history=30)": poise.Anderson(form="type2", history=30, **endless),
         "Broyden()": poise.Broyden(**endless),
         "Broyden(history=60)": poise.Broyden(history=60, **endless),
+        "NewtonKrylov()": poise.NewtonKrylov(**endless),
         "Picard()": poise.Picard(**endless),
     }
 

@@ -23,11 +23,13 @@ SOLVERS: dict[str, poise.Solver] = {  # the default first
     "Anderson(form='type2', history=5)": poise.Anderson(form="type2", history=5),
     "Anderson(history=20)": poise.Anderson(history=20),
     "Broyden()": poise.Broyden(),
+    "NewtonKrylov()": poise.NewtonKrylov(),
     "Picard()": poise.Picard(),
 }
 LINEAR: dict[str, Any] = {
     "GMRES()": poise.GMRES(),
     "GMRES(restart=100)": poise.GMRES(restart=100),
+    "BiCGSTAB()": poise.BiCGSTAB(),
     "Anderson(form='type2', history=5)": poise.Anderson(form="type2", history=5),
     "Broyden()": poise.Broyden(),
     "Picard()": poise.Picard(),

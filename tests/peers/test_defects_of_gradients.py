@@ -203,6 +203,18 @@ def test_torchdeqs_hook_recurs_after_two_calls(torchdeq):
 # Sampled states of the trajectory.
 
 
+def test_recorded_states_are_as_many_as_asked_for_and_the_last_has_the_implicit_gradient():
+    case = dense()
+    x = case.x.clone().requires_grad_()
+    solution = poise.fixed_point(case.f, case.z0, x, record=(5, 100, 200), check=False, **TIGHT)
+    assert solution.evaluations < 100 and len(solution.trajectory) == 3  # the solve had ended at two of the three
+    (found,) = torch.autograd.grad(solution.state.sum(), x, retain_graph=True)
+    exact = dense_gradients(case, torch.ones_like(case.z0))[0]
+    assert relative_error(found, exact) < 1e-8
+    (late,) = torch.autograd.grad(solution.trajectory[-1].sum(), x)
+    assert torch.equal(late, found)
+
+
 def test_torchdeqs_sampled_states_are_fewer_and_carry_another_gradient_where_the_solve_stops_early(torchdeq):
     case = dense()
     options = {"ift": True, "f_tol": 1e-10, "b_tol": 1e-12, "f_max_iter": 300, "b_max_iter": 300}

@@ -75,6 +75,14 @@ def test_torchdeqs_solve_cannot_be_compiled_whole(torchdeq):
 # The spectral radius.
 
 
+def test_the_spectral_radius_of_a_complex_pair_is_right_and_the_state_is_left_as_it_is():
+    turn = 0.9 * torch.tensor([[0.0, -1.0], [1.0, 0.0]])
+    z = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
+    found = poise.nn.spectral_radius(lambda z: z @ turn.T, z, generator=torch.Generator().manual_seed(1))
+    assert found.radius.tolist() == pytest.approx([0.9] * 3, rel=1e-5)
+    assert not z.requires_grad
+
+
 def test_torchdeqs_power_method_does_not_see_a_complex_pair(torchdeq):
     """A rotation by a right angle times 0.9 has the eigenvalues +-0.9 i; its Rayleigh quotients are 0."""
     turn = 0.9 * torch.tensor([[0.0, -1.0], [1.0, 0.0]])
@@ -92,6 +100,12 @@ def test_torchdeqs_radius_of_a_layer_leaves_its_state_attached(torchdeq):
 
 
 # Losses over the trajectory.
+
+
+def test_a_trajectory_correction_needs_no_gpu():
+    states, target = [torch.zeros(2, 3), torch.full((2, 3), 0.5)], torch.ones(2, 3)
+    loss = poise.nn.trajectory_correction(lambda z: nn.functional.mse_loss(z, target), states, gamma=1.0)
+    assert loss.item() == pytest.approx(1.0 + 0.25)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the defect is that a CPU does not suffice")
