@@ -240,7 +240,7 @@ class _Run:
             and largest <= self.solver.restart_growth
             and step < self.solver.max_steps
         )
-        if not quiet:
+        if not quiet or step == 1:
             low, high = torch.aminmax(found.size)
             wide = not self.sizes[0] <= low <= high <= self.sizes[1]
             if wide and self.norm_dtype is None:

@@ -62,7 +62,7 @@ class Anderson(Solver):
         self, z: Tensor, fz: Tensor, memory: Any, f: PackedCell, valid: Tensor | None = None
     ) -> tuple[Tensor, Any]:
         """Return the mixed iterate; the first step is Picard's."""
-        memory = remember(memory, z, fz - z, valid, self.scope, self.form)
+        memory = remember(memory, fz, fz - z, valid, self.scope, self.form)
         if memory.step < 2:
             return (fz if self.damping == 1.0 else torch.lerp(z, fz, self.damping)), memory
         return move(z, fz, memory, mixing_weights(memory, self.form), self.damping), memory

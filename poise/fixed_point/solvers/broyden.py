@@ -72,7 +72,7 @@ class Broyden(Solver):
     ) -> tuple[Tensor, Any]:
         """Return the quasi-Newton iterate, or a shorter step from the same base where the search goes on."""
         g = fz - z
-        pairs = remember(memory.pairs, z, g, valid, self.scope, "broyden")
+        pairs = remember(memory.pairs, fz, g, valid, self.scope, "broyden")
         moved = fz if pairs.step < 2 else move(z, fz, pairs, mixing_weights(pairs, "broyden"))
         if self.step_length != 1.0:
             moved = torch.lerp(z, moved, self.step_length)

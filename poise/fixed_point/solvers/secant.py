@@ -39,7 +39,7 @@ class SecantMemory:
 
     df: Tensor  # (batch, groups, history, features)
     dg: Tensor  # (batch, groups, history, features)
-    z: Tensor  # (batch, groups, features), the iterate before
+    fz: Tensor  # (batch, groups, features), the image before
     g: Tensor  # (batch, groups, features), its residual
     fresh: Tensor  # (batch, groups) bool: no iterate before
     matrix: Tensor  # (batch, groups, history, history), left_i . dg_j, where left is dg for type II and dx otherwise
@@ -58,7 +58,7 @@ def empty_memory(z: Tensor, history: int, form: Form) -> SecantMemory:
     return SecantMemory(
         df=pairs,
         dg=pairs.clone(),
-        z=z,
+        fz=z,
         g=z,
         fresh=torch.ones(batch, groups, dtype=torch.bool, device=z.device),
         matrix=square,
@@ -68,23 +68,27 @@ def empty_memory(z: Tensor, history: int, form: Form) -> SecantMemory:
     )
 
 
-def remember(memory: SecantMemory, z: Tensor, g: Tensor, valid: Tensor | None, scope: str, form: Form) -> SecantMemory:
+def remember(memory: SecantMemory, fz: Tensor, g: Tensor, valid: Tensor | None, scope: str, form: Form) -> SecantMemory:
     """Add the pair between the iterate before and this one, and its products."""
     if memory.step == 0:
-        return replace(memory, z=z, g=g, fresh=torch.zeros_like(memory.fresh), step=1, restarted=False)
+        return replace(memory, fz=fz, g=g, fresh=torch.zeros_like(memory.fresh), step=1, restarted=False)
     history = memory.dg.shape[2]
     slot, used = (memory.step - 1) % history, min(memory.step, history)
-    dx, dg, fresh = z - memory.z, g - memory.g, memory.fresh
+    # What is not to count: entries outside the mask, and groups that have only just begun.
+    mask, fresh = valid, memory.fresh
     if memory.restarted:
-        absent = fresh.unsqueeze(-1)
-        dx, dg, fresh = dx.masked_fill(absent, 0.0), dg.masked_fill(absent, 0.0), torch.zeros_like(fresh)
-    if valid is not None:
-        dx, dg = dx * valid, dg * valid
-    pairs_f, pairs_g = write(memory.df, slot, dx + dg), write(memory.dg, slot, dg)
+        begun = (~fresh).unsqueeze(-1).to(g.dtype)
+        mask, fresh = begun if valid is None else begun * valid, torch.zeros_like(fresh)
+    pairs_f, pairs_g = (
+        write_difference(memory.df, slot, fz, memory.fz, mask),
+        write_difference(memory.dg, slot, g, memory.g, mask),
+    )
+    dg = pairs_g.select(2, slot)
     # With the right-hand side of the step before, left . dg = left . g - left . g_before needs no pass of its own.
     right = products(pairs_g, used, g, scope)
     row, xx = None, memory.xx
     if form != "type2":
+        dx = pairs_f.select(2, slot) - dg
         row = products(pairs_g, used, dx, scope)
         right = products(pairs_f, used, g, scope) - right
         if form == "broyden":
@@ -99,7 +103,7 @@ def remember(memory: SecantMemory, z: Tensor, g: Tensor, valid: Tensor | None, s
     return SecantMemory(
         df=pairs_f,
         dg=pairs_g,
-        z=z,
+        fz=fz,
         g=g,
         fresh=fresh,
         matrix=write_cross(memory.matrix, slot, column, column if row is None else row),
@@ -222,6 +226,15 @@ def newer_than(step: int, used: int, device: torch.device) -> Tensor:
     latest = (step - 2) % used if used else 0
     age = (latest - torch.arange(used, device=device)) % max(used, 1)
     return (age.unsqueeze(1) < age.unsqueeze(0)).double()
+
+
+def write_difference(buffer: Tensor, slot: int, new: Tensor, old: Tensor, mask: Tensor | None) -> Tensor:
+    """Put new - old in a slot of dimension 2, zero where the mask is, in place unless a graph is being recorded."""
+    if mask is None and not torch.is_grad_enabled():
+        torch.sub(new, old, out=buffer.select(2, slot))
+        return buffer
+    difference = new - old
+    return write(buffer, slot, difference if mask is None else torch.where(mask > 0, difference, 0.0))
 
 
 def write(buffer: Tensor, slot: int, value: Tensor) -> Tensor:
