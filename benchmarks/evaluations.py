@@ -80,6 +80,8 @@ def backward(adjoint: Adjoint, problem: Problem, budget: int) -> Iterator[dict[s
     for name, gmres in (("GMRES()", poise.GMRES()), ("GMRES(restart=100)", poise.GMRES(restart=100))):
         yield _entry("backward", problem, "poise", name, count_gmres(gmres, adjoint, budget))
     for name, solver in poise_solvers(budget).items():
+        if not solver.recordable:
+            continue  # needs more of the cell than products
         record = count(partial(_run_linear, solver), adjoint.product, adjoint.g, adjoint.residual, budget)
         yield _entry("backward", problem, "poise", name, record)
     for name, run in torchdeq_solvers().items():

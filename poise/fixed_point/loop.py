@@ -295,10 +295,12 @@ class _Run:
 
     def _stalled(self, found: Measure) -> Tensor:
         """Return the groups that have reached the floor of the cell's precision and no longer improve."""
+        # Only groups at the floor count their steps: whether others are looked at depends on their neighbours.
+        at_floor = torch.minimum(self.best.residual, found.residual) <= self.floor
         better = found.residual < 0.9 * self.mark
-        self.mark = torch.where(better, found.residual, self.mark)
-        self.waited = torch.where(better, 0, self.waited + 1)
-        return (self.waited >= PATIENCE) & (torch.minimum(self.best.residual, found.residual) <= self.floor)
+        self.mark = torch.where(better & at_floor, found.residual, self.mark)
+        self.waited = torch.where(at_floor & ~better, self.waited + 1, 0)
+        return self.waited >= PATIENCE
 
     def _retire(self, step: int, z: Tensor, fz: Tensor, found: Measure, last: bool) -> None:
         """Store the rows that have just finished, or all that are left when the budget is spent."""

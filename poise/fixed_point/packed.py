@@ -71,7 +71,12 @@ class PackedCell:
         """Evaluate the cell once on all rows of `z`."""
         self.count.evaluations += 1
         self.count.rows += z.shape[0]
+        version = 0 if z.is_inference() else z._version
         out = self.evaluate(self.layout.unpack(z))
+        if not z.is_inference() and z._version != version:
+            raise ValueError(
+                "the cell wrote into the state that it was given, which the solver still needs; compute a new one."
+            )
         return self.layout.pack(out)
 
     def evaluate(self, state: Any) -> Any:

@@ -32,7 +32,7 @@ def measure(
     """Return the residual of each group, with norms summed in `dtype` (default: the state's)."""
     with torch.no_grad():
         if valid is not None:
-            g, fz = g * valid, fz * valid
+            g, fz = (torch.where(valid > 0, part, 0.0) for part in (g, fz))
         widths = cell.layout.widths
         if len(widths) == 1:
             return _measure_part(solver, fz, g, dtype)

@@ -10,7 +10,7 @@ import torch
 
 def refuse_sharded(f: Any) -> None:
     """Refuse a cell that FSDP shards by itself: its collectives would run once an evaluation, unequally often."""
-    f = getattr(f, "cell", f)  # a cell whose weights are pinned
+    f = f if isinstance(f, torch.nn.Module) else getattr(f, "cell", f)  # a cell whose weights are pinned
     fsdp = sys.modules.get("torch.distributed.fsdp")  # not there unless somebody uses it
     if fsdp is None or not isinstance(f, torch.nn.Module):
         return

@@ -12,6 +12,7 @@ from torch import Tensor
 from poise.fixed_point.adjoints import JacobianFree
 from poise.fixed_point.adjoints.base import Attachment
 from poise.fixed_point.packed import PackedCell
+from poise.fixed_point.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,9 @@ class Observer:
             self.kept[number] = index, z, fz
         if self.callback is not None:
             samples = torch.arange(len(z), device=z.device) if index is None else index
-            state = self.cell.layout.unpack(fz.detach(), tuple(self.cell.dtypes) or None)
-            self.callback(Step(number, samples, state, residual))
+            # Copies: whatever the callback does with them, the solve goes on from its own.
+            state = self.cell.layout.unpack(fz.detach().clone(), tuple(self.cell.dtypes) or None)
+            self.callback(Step(number, samples, state, residual.detach().clone()))
 
     def states(self, attachment: Attachment, final: Any, recorded: bool) -> tuple[Any, ...]:
         """Return the states of the evaluations wanted; samples that had finished, and solves, are at their end."""
@@ -60,7 +62,8 @@ class Observer:
             z, fz = found.z.index_copy(0, index, z), found.fz.index_copy(0, index, fz)
         if recorded:  # the solve was recorded, and this evaluation with it
             return self.cell.layout.unpack(fz, tuple(self.cell.dtypes) or None)
-        return JacobianFree().attach(replace(attachment, found=replace(found, z=z.detach(), fz=fz.detach())))
+        at = replace(found, z=z.detach(), fz=fz.detach())
+        return JacobianFree().attach(replace(attachment, found=at, tally=Tally("a recorded state")))
 
 
 def wanted_evaluations(record: bool | Collection[int], max_steps: int) -> Collection[int] | None:

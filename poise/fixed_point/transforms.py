@@ -26,6 +26,14 @@ BATCHED_TANGENTS = (
 )
 
 
+def refuse_inference(what: str) -> None:
+    """Raise where `torch.inference_mode()` would make every derivative zero in silence."""
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            f"{what} needs derivatives of the cell, which torch.inference_mode() forbids; use torch.no_grad() instead."
+        )
+
+
 def in_transform() -> bool:
     """Whether a transform of `torch.func` is being traced."""
     return _functorch.peek_interpreter_stack() is not None

@@ -161,6 +161,7 @@ def _accuracy(case: Case) -> Finding | None:
             "jumps or kinks in the cell"
         )
         return Finding("unconfirmed solution", message)
+    error = max(error, case.accuracy.state or 0.0)
     if error <= LARGE_ERROR or _backward(case) is not None or not case.solution.ok:
         return None
     if not isinstance(case.adjoint, Implicit):
@@ -170,10 +171,16 @@ def _accuracy(case: Case) -> Finding | None:
         )
         return Finding("approximate gradient", message)
     if case.solver.rtol is None:
-        return None  # the budget has been found short already
+        if _budget(case) is not None:
+            return None  # found short already
+        message = (
+            f"{case.solver.max_steps} evaluations leave the state {case.accuracy.state:.1%} and the gradient "
+            f"{case.accuracy.gradient:.0%} off; raise max_steps of the solver"
+        )
+        return Finding("starved forward budget", message)
     message = (
-        f"rtol={case.solver.rtol:g} leaves the state {case.accuracy.state:.1%} and the gradient {error:.0%} off; "
-        "tighten rtol of the solver"
+        f"rtol={case.solver.rtol:g} leaves the state {case.accuracy.state:.1%} and the gradient "
+        f"{case.accuracy.gradient:.0%} off; tighten rtol of the solver"
     )
     return Finding("loose tolerance", message)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from poise.fixed_point.packed import PackedCell, asks_for_context, check_context
 from poise.fixed_point.state import Layout
+from poise.fixed_point.transforms import refuse_inference
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Linearisation:
 
 def linearise(cell: Callable[..., Any], state: Any, context: Any, valid: Any, *, attached: bool) -> Linearisation:
     """Evaluate the cell once with a graph; `attached`: keep the state's own graph where it has one."""
+    refuse_inference("a product with the cell's Jacobian")
     layout = Layout.of(state)
     z = layout.pack(state)
     check_context(context, z.shape[0])

@@ -5,6 +5,7 @@ import torch
 
 import poise
 from poise import Anderson, Implicit, Picard, Unrolled
+from poise.fixed_point.tally import Counters
 from tests.contracts.problems import PROBLEMS, dense, flatten, linear
 
 
@@ -119,3 +120,11 @@ def test_reversible_records_the_last_iterate_of_each_pair():
     z, before = case.z0, case.z0
     z, before = 0.5 * (before + case.f(z, case.x)), z
     assert torch.allclose(solution.trajectory[0], case.f(z, case.x), rtol=0, atol=1e-14) and len(seen) == 6
+
+
+def test_recorded_states_are_no_backward_solves():
+    case = dense()
+    counters = Counters()
+    x = case.x.detach().requires_grad_()
+    poise.fixed_point(case.f, case.z0, x, record=True, counters=counters)
+    assert counters.backward.solves == 0

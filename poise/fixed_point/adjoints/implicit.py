@@ -44,9 +44,9 @@ class Implicit(Adjoint):
     grow with the number of evaluations. Second order is exact for the context and the parameters named; what the cell
     closes over otherwise is refused there (and differentiated like anything else in first order). `reuse`: start GMRES
     from the inverse Jacobian that Broyden (or Anderson) has learnt in the forward, transposed, and precondition with
-    it, where that is the better start (SHINE, Ramzi et al. 2022); its pairs stay in memory until then. In forward mode
-    (`torch.autograd.forward_ad`, `torch.func.jvp`) the same solver finds the tangent v = J v + df, and its gradient is
-    exact as well. Bai, Kolter and Koltun (2019), theorem 1.
+    it, where that is the better start (SHINE, Ramzi et al. 2022); its pairs stay in memory as long as the state. In
+    forward mode (`torch.autograd.forward_ad`, `torch.func.jvp`) the same solver finds the tangent v = J v + df, and its
+    gradient is exact as well. Bai, Kolter and Koltun (2019), theorem 1.
     """
 
     solver: Solver | LinearSolver = GMRES()

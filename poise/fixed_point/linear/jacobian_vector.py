@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from poise.fixed_point.linear.base import Product
 from poise.fixed_point.packed import PackedCell
-from poise.fixed_point.transforms import in_transform
+from poise.fixed_point.transforms import in_transform, refuse_inference
 from poise.fixed_point.tree import select_rows
 
 
@@ -24,6 +24,7 @@ class JacobianVector(Product):
 
     def __init__(self, f: PackedCell, z: Tensor, valid: Tensor | None = None) -> None:
         super().__init__()
+        refuse_inference("NewtonKrylov")
         self.f, self.z, self.valid = f, z.detach(), valid
         self.selectable = f.selectable
         self.transposed: Callable[[Tensor], Tensor] | None = None
@@ -50,7 +51,7 @@ class JacobianVector(Product):
         return part
 
     def _masked(self, moved: Tensor) -> Tensor:
-        return moved if self.valid is None else moved * self.valid
+        return moved if self.valid is None else torch.where(self.valid > 0, moved, 0.0)
 
     def _tangent(self, v: Tensor) -> Tensor:
         carried = forward_ad._set_fwd_grad_enabled(True)

@@ -41,7 +41,7 @@ class Solver(ABC):
         name = type(self).__name__
         for option, value in (("rtol", self.rtol), ("atol", self.atol), ("max_steps", self.max_steps)):
             kinds = (int,) if option == "max_steps" else (int, float)
-            if not isinstance(value, kinds) and not (option == "rtol" and value is None):
+            if (isinstance(value, bool) or not isinstance(value, kinds)) and not (option == "rtol" and value is None):
                 raise TypeError(f"{name}({option}={value!r}) is no number of its kind; pass {kinds[-1].__name__}.")
         if self.rtol is not None and not self.rtol >= 0:
             raise ValueError(f"{name}(rtol={self.rtol}) is no tolerance; pass a number of at least 0, or None.")

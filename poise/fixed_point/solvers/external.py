@@ -24,7 +24,9 @@ class External(Solver):
     cannot be evaluated alone, and each call evaluates the whole batch.
 
     >>> from scipy.optimize import root
-    >>> solver = External(lambda g, z: root(g, z.numpy(), method="krylov").x)
+    >>> solver = External(lambda g, z: root(g, z.numpy(), method="anderson").x)
+
+    A finder that takes finite differences must step far enough for the precision in which the cell computes.
     """
 
     find: Callable[[Callable[[Any], Any], Tensor], Any]

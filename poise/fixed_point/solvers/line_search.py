@@ -43,5 +43,5 @@ class LineSearch:
 
 def residual_norm(g: Tensor, valid: Tensor | None, scope: str) -> Tensor:
     """Return |g| of each group, (batch, groups); by prefix, of everything up to it."""
-    squares = (g if valid is None else g * valid).square().sum(dim=-1)
+    squares = (g if valid is None else torch.where(valid > 0, g, 0.0)).square().sum(dim=-1)
     return (squares.cumsum(dim=1) if scope == "prefix" else squares).sqrt()

@@ -80,7 +80,9 @@ class NewtonKrylov(Solver):
         floor = GAMMA * memory.forcing.square()
         forcing = torch.where(floor > SAFEGUARD, torch.maximum(forcing, floor), forcing)
         forcing = torch.where(search.norm.isfinite(), forcing, self.forcing).clamp(1e-4, self.forcing)
-        right = torch.where(refused.unsqueeze(-1), 0.0, g if valid is None else g * valid).squeeze(1)
+        right = torch.where(refused.unsqueeze(-1), 0.0, g if valid is None else torch.where(valid > 0, g, 0.0)).squeeze(
+            1
+        )
         budget = self.inner if self.rtol is not None else min(self.inner, self.max_steps - f.count.evaluations - 1)
         direction, spent = g, memory.spent
         if budget > 0:

@@ -137,7 +137,10 @@ def mixing_weights(memory: SecantMemory, form: Form) -> Tensor:
         # Least squares with singular values below the noise left out smoothly: the rank-revealing solve at the price
         # of a Cholesky factorisation.
         target = torch.bmm((rows * right).unsqueeze(1), scaled).squeeze(1)
-        weights = columns * solve_spd(torch.bmm(scaled.transpose(1, 2), scaled), target, ridge)
+        # Padded, since kernels round odd sizes differently by where a matrix stands in memory, and so in the batch.
+        wide = torch.nn.functional.pad(scaled, (0, -used % 8, 0, -used % 8))
+        normal = torch.bmm(wide.transpose(1, 2), wide)[:, :used, :used].contiguous()
+        weights = columns * solve_spd(normal, target, ridge)
     weights = weights.clamp(-LARGEST_WEIGHT, LARGEST_WEIGHT)
     return torch.nan_to_num(weights, nan=0.0).to(dtype).view(*memory.right.shape[:2], used)
 
