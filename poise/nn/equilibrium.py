@@ -48,6 +48,7 @@ class Equilibrium(nn.Module):
         on_failure: OnFailure = "warn",
     ) -> None:
         super().__init__()
+        require("cell", cell, nn.Module, "poise.nn.inject(block)")
         require("solver", solver, Solver, "Anderson(rtol=1e-4)")
         require("adjoint", adjoint, Adjoint, "Implicit()")
         if eval_solver is not None:

@@ -58,3 +58,23 @@ def test_a_callback_cannot_disturb_the_solve():
 def test_booleans_are_no_numbers(options):
     with pytest.raises(TypeError, match="is no number of its kind"):
         Anderson(**options)
+
+
+def test_a_lost_sample_is_not_given_to_an_external_finder():
+    x = torch.ones(2, 3)
+    x[1] = float("nan")
+    asked = []
+
+    def find(g, z):
+        asked.append(bool(z.isfinite().all()))
+        return torch.full_like(z, 2.0)
+
+    solution = poise.fixed_point(
+        lambda z, x: 0.5 * z + x, torch.zeros(2, 3), x, solver=poise.External(find), on_failure="ignore", check=False
+    )
+    assert solution.status.tolist() == [Status.CONVERGED, Status.NONFINITE] and len(asked) == 1
+
+
+def test_a_layer_needs_a_module():
+    with pytest.raises(TypeError, match="cell=.* is no Module; pass a value such as poise.nn.inject"):
+        poise.Equilibrium(lambda z, c: z)

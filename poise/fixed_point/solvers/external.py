@@ -41,7 +41,8 @@ class External(Solver):
         self, z: Tensor, fz: Tensor, memory: Any, f: PackedCell, valid: Tensor | None = None
     ) -> tuple[Tensor, Any]:
         """Return the finder's answer for every sample."""
-        return torch.stack([self._solve(z, row, f) for row in range(z.shape[0])]), memory
+        finite = fz.isfinite().flatten(1).all(dim=1).tolist()  # no finder is asked about a sample that is lost
+        return torch.stack([self._solve(z, row, f) if finite[row] else fz[row] for row in range(len(z))]), memory
 
     def _solve(self, z: Tensor, row: int, f: PackedCell) -> Tensor:
         index = torch.tensor([row], device=z.device)
