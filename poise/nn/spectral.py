@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from poise.fixed_point.linear.gmres import orthogonalised
 from poise.nn.jacobian import Linearisation, linearise
 
 # Eigenvalues of the small matrices are looked at once in so many products: each look costs as much as several.
@@ -142,12 +143,6 @@ class _Arnoldi:
         miss = below.cpu() * last
         relative = torch.where(miss > 0, miss / radius, 0.0)
         return radius.to(below.device), relative.to(below.device)
-
-
-def orthogonalised(known: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the inner products of a vector with the known ones, (rows, known), and what is left of it."""
-    inner = (known @ vector.unsqueeze(2)).squeeze(2)
-    return inner, vector - (inner.unsqueeze(1) @ known).squeeze(1)
 
 
 def normalised(vector: Tensor, norm: Tensor) -> Tensor:
