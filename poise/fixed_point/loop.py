@@ -159,7 +159,7 @@ class _Run:
         device = z.device
         self.batch = batch
         self.index: Tensor | None = None  # which samples the rows are; None while all are here
-        self.residuals: list[tuple[Tensor | None, Tensor]] = []
+        self.residuals: list[tuple[Tensor | None, Tensor] | None] = []
         self.retired = torch.zeros(batch, dtype=torch.bool, device=device)  # rows finished and still in the batch
         self.idle = 0
         # How each group stands: passed, failed (with what), and held still because of either.
@@ -181,6 +181,7 @@ class _Run:
         self.sizes = summable(z.dtype)
         self.quiet_above, self.quiet_below = float("inf"), 0.0  # of the excess, of |f(z) - z|
         self.spends = solver.spent(self.memory) is not None  # the rule makes evaluations of its own
+        self.every = 1 if self.spends else solver.check_every
         # Results by sample, filled as samples finish.
         self.out_z, self.out_f = torch.empty_like(z), torch.empty_like(z)
         self.status = torch.full((batch,), Status.BUDGET, dtype=torch.int8, device=device)
@@ -189,9 +190,16 @@ class _Run:
 
     def advance(self, step: int) -> bool:
         """Evaluate the live rows once; return True when every sample is finished."""
-        z, solver = self.z, self.solver
+        z = self.z
         fz = self.cell(z)
-        last = step == solver.max_steps
+        last = step == self.solver.max_steps
+        if step % self.every and not last and step > 1:
+            self.residuals.append(None)
+            if self.observer is not None:
+                residual = measure(self.cell, self.solver, fz, fz - z, self.valid, torch.float64).residual
+                self.observer(step, self.index, z, fz, residual[:, -1].to(z.dtype))
+            self._move_on(z, fz, None)
+            return False
         found, quiet, all_improved = self._measure(step, z, fz)
         finished, restart = self.idle, None
         if not quiet:
@@ -208,7 +216,14 @@ class _Run:
             self.idle = finished
         if last or finished == z.shape[0]:
             return True
-        following, self.memory = solver.step(z, fz, self.memory, self.cell, self.valid)
+        self._move_on(z, fz, restart)
+        if self.compact and finished > IDLE_SHARE * z.shape[0]:
+            self._leave_out()
+        return False
+
+    def _move_on(self, z: Tensor, fz: Tensor, restart: Tensor | None) -> None:
+        """Ask the rule for the next iterate, and see to those that do not follow it."""
+        following, self.memory = self.solver.step(z, fz, self.memory, self.cell, self.valid)
         if self.valid is not None:
             following = torch.where(self.valid > 0, following, fz)
         if self.restarts:
@@ -219,9 +234,6 @@ class _Run:
         if self.holding:
             following = torch.where(self.held.unsqueeze(-1), z, following)
         self.z = following
-        if self.compact and finished > IDLE_SHARE * z.shape[0]:
-            self._leave_out()
-        return False
 
     def _measure(self, step: int, z: Tensor, fz: Tensor) -> tuple[Measure, bool, bool]:
         """Return the residuals, whether nothing happened to any group, and whether all improved."""
@@ -299,7 +311,7 @@ class _Run:
         at_floor = torch.minimum(self.best.residual, found.residual) <= self.floor
         better = found.residual < 0.9 * self.mark
         self.mark = torch.where(better & at_floor, found.residual, self.mark)
-        self.waited = torch.where(at_floor & ~better, self.waited + 1, 0)
+        self.waited = torch.where(at_floor & ~better, self.waited + self.every, 0)
         return self.waited >= PATIENCE
 
     def _retire(self, step: int, z: Tensor, fz: Tensor, found: Measure, last: bool) -> None:
@@ -322,6 +334,7 @@ class _Run:
                 # A sample that failed returns its best iterate; grown residuals at the end of a budget are divergence.
                 best = best[:, 0]
                 failed = (status != Status.CONVERGED) & best.isfinite()
+                assert self.residuals[0] is not None  # the first evaluation is always tested
                 first = self.residuals[0][1]
                 grown = (status == Status.BUDGET) & (residual > 1.0) & (residual > first[samples])
                 status = status.masked_fill(grown, Status.DIVERGED)

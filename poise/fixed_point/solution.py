@@ -53,18 +53,19 @@ class CellWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Trace:
-    """Residuals of every evaluation, kept as they came: (rows of the batch, their residuals)."""
+    """Residuals of every evaluation, kept as they came: (rows of the batch, their residuals); None if not tested."""
 
     batch: int
-    entries: Sequence[tuple[Tensor | None, Tensor]] = ()
+    entries: Sequence[tuple[Tensor | None, Tensor] | None] = ()
 
     def dense(self) -> Tensor:
-        """Return residuals of shape (evaluations, batch), NaN where a sample had left already."""
-        if not self.entries:
-            return torch.empty(0, self.batch)
-        first = self.entries[0][1]
+        """Return residuals of shape (evaluations, batch), NaN where a sample was not tested or had left already."""
+        first = next((entry[1] for entry in self.entries if entry is not None), torch.empty(0))
         table = first.new_full((len(self.entries), self.batch), float("nan"))
-        for row, (index, residual) in zip(table, self.entries, strict=True):
+        for row, entry in zip(table, self.entries, strict=True):
+            if entry is None:
+                continue
+            index, residual = entry
             if index is None:
                 row.copy_(residual)
             else:
@@ -99,7 +100,7 @@ class Solution:
 
     @property
     def trace(self) -> Tensor:
-        """Residuals of every evaluation, (evaluations, batch); NaN where a sample had left already."""
+        """Residuals of every evaluation, (evaluations, batch); NaN where it was not tested, or had left already."""
         return self._trace.dense()
 
     @property

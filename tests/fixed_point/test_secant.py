@@ -44,18 +44,20 @@ def test_broyden_is_the_good_update_of_the_pairs_it_keeps(history):
 
 @pytest.mark.parametrize("form", ["type1", "type2"])
 @pytest.mark.parametrize("damping", [1.0, 0.7])
-@pytest.mark.parametrize("history", [2, 4])
-def test_anderson_is_the_multisecant_formula(form, damping, history):
-    case = dense(batch=1, n=8, gain=0.9)
-    found = iterates(case, Anderson(rtol=None, max_steps=6, history=history, form=form, damping=damping))
+@pytest.mark.parametrize(("history", "period"), [(2, 1), (4, 1), (2, 2), (4, 2), (5, 2), (4, 3), (3, 3), (2, 3)])
+def test_anderson_is_the_multisecant_formula(form, damping, history, period):
+    """Mixing at every so many evaluations, with every difference, also where the ring wraps in between."""
+    case, steps = dense(batch=1, n=16, gain=0.9), 9
+    solver = Anderson(rtol=None, max_steps=steps, history=history, form=form, damping=damping, period=period)
+    found = iterates(case, solver)
     zs, gs = [], []
     z = case.z0[0]
-    for step in range(6):
+    for step in range(steps):
         assert torch.allclose(found[step], z, atol=1e-6), step
         g = case.f(z.unsqueeze(0), case.x)[0].detach() - z
         zs.append(z)
         gs.append(g)
-        if step == 0:
+        if step == 0 or step % min(period, history):
             z = z + damping * g
             continue
         dx = torch.stack([b - a for a, b in itertools.pairwise(zs)][-history:], dim=1)

@@ -27,6 +27,7 @@ from poise.fixed_point.dual import carried, in_dual_level, tangent_of, with_tang
 from poise.fixed_point.linear import GMRES, LinearSolver, as_linear
 from poise.fixed_point.loop import Iterate
 from poise.fixed_point.packed import PackedCell
+from poise.fixed_point.solution import Status
 from poise.fixed_point.solvers import Solver
 from poise.fixed_point.solvers.secant import SecantInverse
 from poise.fixed_point.transforms import BATCHED_GRADIENTS, in_transform, innermost, refuse_batched
@@ -93,7 +94,17 @@ class Implicit(Adjoint):
                 return _attach_dual(self.solver, attachment, evaluate, z, fz, known)
             return _attach(self.solver, attachment, evaluate, z, fz, known, cell, inverse=inverse)
 
-        return on_usable_rows(attachment, attach, (attachment.found.z, attachment.found.inverse))
+        return on_usable_rows(attachment, attach, (_linearised_at(attachment.found), attachment.found.inverse))
+
+
+def _linearised_at(found: Iterate) -> Tensor:
+    """Return where the cell is differentiated: at f(z), one evaluation nearer to the fixed point than z.
+
+    A sample that failed stays at its best iterate: f may leave the range of numbers beyond it. Always a copy, so that
+    the caller may change the state in place.
+    """
+    nearer = (found.status == Status.CONVERGED) | (found.status == Status.STALLED)
+    return torch.where(nearer.view(-1, 1, 1), found.fz, found.z).detach()
 
 
 @dataclass(frozen=True)
@@ -125,7 +136,7 @@ def _attach(
     moves: bool = False,
     inverse: SecantInverse | None = None,
 ) -> Tensor:
-    """Return `fz`, the fixed point of `evaluate(., known)` near `z`, with the implicit gradient.
+    """Return `fz`, the fixed point of `evaluate(., known)`, with the implicit gradient by the Jacobian at `z`.
 
     `cell`: what is evaluated, where it is a cell whose rows can be selected.
     """
@@ -137,7 +148,7 @@ def _attach(
     recording = Recording(get_gradient_edge(image), get_gradient_edge(start))
     if not any(leaf.requires_grad for leaf in known) and not unnamed_leaves(recording.image, [start]):
         return fz.detach()  # nothing asks for a gradient
-    evaluation = None if cell is None or not cell.selectable else Evaluation(cell, z.detach(), fz.detach())
+    evaluation = None if cell is None or not cell.selectable else Evaluation(cell, z, image.detach())
     scene = _Scene(solver, attachment, evaluate, recording, evaluation, moves, inverse)
     return _ImplicitFunction.apply(scene, image, fz.detach(), *known)
 

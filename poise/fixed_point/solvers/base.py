@@ -20,14 +20,16 @@ class Solver(ABC):
 
     `rtol`: converged when |f(z) - z| <= rtol |f(z)|, Euclidean, the largest over the parts of a tuple state; None is a
     fixed budget of `max_steps` evaluations without a test. `atol`: converged also when |f(z) - z| <= atol.
-    `max_steps`: evaluations at most. `scope`: what one residual and one set of mixing weights belongs to, the `sample`
-    or, for causal sequence models, the `prefix` of positions up to each one, so that no later position moves an
-    earlier one.
+    `max_steps`: evaluations at most. `check_every`: evaluations from one test to the next; on cheap cells a test costs
+    as much as an evaluation, and on a GPU each one waits for the device. `scope`: what one residual and one set of
+    mixing weights belongs to, the `sample` or, for causal sequence models, the `prefix` of positions up to each one, so
+    that no later position moves an earlier one.
     """
 
     rtol: float | None = 1e-4
     atol: float = 0.0
     max_steps: int = 100
+    check_every: int = 1
     scope: Scope = "sample"
 
     # Growth of the residual above the best since the last restart that is answered by a restart from the best iterate
@@ -39,8 +41,9 @@ class Solver(ABC):
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        for option, value in (("rtol", self.rtol), ("atol", self.atol), ("max_steps", self.max_steps)):
-            kinds = (int,) if option == "max_steps" else (int, float)
+        for option in ("rtol", "atol", "max_steps", "check_every"):
+            value = getattr(self, option)
+            kinds = (int,) if option in ("max_steps", "check_every") else (int, float)
             if (isinstance(value, bool) or not isinstance(value, kinds)) and not (option == "rtol" and value is None):
                 raise TypeError(f"{name}({option}={value!r}) is no number of its kind; pass {kinds[-1].__name__}.")
         if self.rtol is not None and not self.rtol >= 0:
@@ -49,6 +52,8 @@ class Solver(ABC):
             raise ValueError(f"{name}(atol={self.atol}) is no tolerance; pass a number of at least 0.")
         if self.max_steps < 1:
             raise ValueError(f"{name}(max_steps={self.max_steps}) allows no evaluation; pass at least 1.")
+        if self.check_every < 1:
+            raise ValueError(f"{name}(check_every={self.check_every}) never tests; pass at least 1.")
         if self.scope not in ("sample", "prefix"):
             raise ValueError(f"{name}(scope={self.scope!r}) is unknown; pass 'sample' or 'prefix'.")
 

@@ -18,6 +18,7 @@ from poise.fixed_point.solvers.secant import (
     inverse,
     mixing_weights,
     move,
+    multiplied,
     remember,
 )
 
@@ -72,8 +73,11 @@ class Broyden(Solver):
     ) -> tuple[Tensor, Any]:
         """Return the quasi-Newton iterate, or a shorter step from the same base where the search goes on."""
         g = fz - z
-        pairs = remember(memory.pairs, fz, g, valid, self.scope, "broyden")
-        moved = fz if pairs.step < 2 else move(z, fz, pairs, mixing_weights(pairs, "broyden"))
+        pairs = remember(memory.pairs, fz, g, valid)
+        moved = fz
+        if pairs.step > 1:
+            pairs = multiplied(pairs, self.scope, "broyden")
+            moved = move(z, fz, pairs, mixing_weights(pairs, "broyden"))
         if self.step_length != 1.0:
             moved = torch.lerp(z, moved, self.step_length)
         if memory.search is None:

@@ -46,6 +46,7 @@ class SecantMemory:
     right: Tensor  # (batch, groups, history), left_i . g
     xx: Tensor  # dx_i . dx_j: (batch, groups, history, history) for Broyden, its diagonal (..., history) for type I
     step: int = 0  # iterates seen; pair number step - 1 goes to slot (step - 1) % history
+    waiting: int = 0  # newest pairs whose products are still to be made
     restarted: bool = False  # whether a group may be fresh
 
 
@@ -68,53 +69,81 @@ def empty_memory(z: Tensor, history: int, form: Form) -> SecantMemory:
     )
 
 
-def remember(memory: SecantMemory, fz: Tensor, g: Tensor, valid: Tensor | None, scope: str, form: Form) -> SecantMemory:
-    """Add the pair between the iterate before and this one, and its products."""
+def remember(memory: SecantMemory, fz: Tensor, g: Tensor, valid: Tensor | None) -> SecantMemory:
+    """Add the pair between the iterate before and this one; its products wait until weights are asked for."""
     if memory.step == 0:
         return replace(memory, fz=fz, g=g, fresh=torch.zeros_like(memory.fresh), step=1, restarted=False)
-    history = memory.dg.shape[2]
-    slot, used = (memory.step - 1) % history, min(memory.step, history)
+    slot = (memory.step - 1) % memory.dg.shape[2]
     # What is not to count: entries outside the mask, and groups that have only just begun.
     mask, fresh = valid, memory.fresh
     if memory.restarted:
         begun = (~fresh).unsqueeze(-1).to(g.dtype)
         mask, fresh = begun if valid is None else begun * valid, torch.zeros_like(fresh)
-    pairs_f, pairs_g = (
-        write_difference(memory.df, slot, fz, memory.fz, mask),
-        write_difference(memory.dg, slot, g, memory.g, mask),
-    )
-    dg = pairs_g.select(2, slot)
-    # With the right-hand side of the step before, left . dg = left . g - left . g_before needs no pass of its own.
-    right = products(pairs_g, used, g, scope)
-    row, xx = None, memory.xx
-    if form != "type2":
-        dx = pairs_f.select(2, slot) - dg
-        row = products(pairs_g, used, dx, scope)
-        right = products(pairs_f, used, g, scope) - right
-        if form == "broyden":
-            own = products(pairs_f, used, dx, scope) - row
-            xx = write_cross(xx, slot, own, own)
-        else:
-            squares = torch.linalg.vecdot(dx, dx).double()
-            xx = write(xx, slot, squares.cumsum(dim=1) if scope == "prefix" else squares)
-    column = right - memory.right.narrow(2, 0, used)
-    newest = products(dg.unsqueeze(2), 1, dg, scope).squeeze(2) if row is None else row.select(2, slot)
-    column.select(2, slot).copy_(newest)
-    return SecantMemory(
-        df=pairs_f,
-        dg=pairs_g,
+    return replace(
+        memory,
+        df=write_difference(memory.df, slot, fz, memory.fz, mask),
+        dg=write_difference(memory.dg, slot, g, memory.g, mask),
         fz=fz,
         g=g,
         fresh=fresh,
-        matrix=write_cross(memory.matrix, slot, column, column if row is None else row),
-        right=right if used == history else torch.nn.functional.pad(right, (0, history - used)),
-        xx=xx,
         step=memory.step + 1,
+        waiting=memory.waiting + 1,
+        restarted=False,
     )
 
 
+def multiplied(memory: SecantMemory, scope: str, form: Form) -> SecantMemory:
+    """Bring the products up to date: those of the pairs that wait, and of the last residual with all pairs."""
+    history, waiting = memory.dg.shape[2], memory.waiting
+    if not waiting:
+        return memory
+    used, first = min(memory.step - 1, history), (memory.step - 1 - waiting) % history
+    # The pairs that wait, oldest first: a slice of the ring, unless they go over its end.
+    wraps = first + waiting > history
+    place = slice(first, first + waiting) if not wraps else [slot % history for slot in range(first, first + waiting)]
+    newest = (memory.step - 2) % history
+    dg, vector = memory.dg[:, :, place], memory.g.unsqueeze(2)
+    # Each side of the history is read once, for all vectors. The newest dg is not among them: the pairs that wait add
+    # up to the change of the residual since products were made last.
+    asked = torch.cat([vector, dg[:, :, :-1]], dim=2) if waiting > 1 else vector
+    if form == "type2":
+        left = with_g = products(memory.dg, used, asked, scope)
+    else:
+        dx = memory.df[:, :, place] - dg
+        wide = torch.cat([asked, dx], dim=2)
+        with_g = products(memory.dg, used, wide, scope)
+        with_f = products(memory.df, used, wide if form == "broyden" else asked, scope)
+        left = with_f - with_g.narrow(2, 0, with_f.shape[2])
+    right, columns = left.select(2, 0), left.narrow(2, 1, waiting - 1)
+    last = right - memory.right.narrow(2, 0, used)
+    if waiting > 1:
+        last = last - columns.sum(dim=2)
+    # With one another, the pairs that wait are not in what was known then.
+    if form == "type2":
+        last[:, :, place] = torch.cat([columns[..., newest], squares(dg[:, :, -1:], scope)], dim=2)
+        columns = rows = torch.cat([columns, last.unsqueeze(2)], dim=2)
+    else:
+        rows = with_g.narrow(2, waiting, waiting)
+        last[:, :, place] = rows[..., newest]
+        columns = torch.cat([columns, last.unsqueeze(2)], dim=2)
+    matrix, xx = memory.matrix, memory.xx
+    if torch.is_grad_enabled():
+        matrix, xx = matrix.clone(), xx.clone()
+    matrix[:, :, :used, place] = columns.transpose(2, 3)
+    matrix[:, :, place, :used] = rows
+    if form == "broyden":
+        own = left.narrow(2, waiting, waiting)
+        xx[:, :, :used, place] = own.transpose(2, 3)
+        xx[:, :, place, :used] = own
+    elif form == "type1":
+        xx[:, :, place] = squares(dx, scope)
+    if used < history:
+        right = torch.nn.functional.pad(right, (0, history - used))
+    return replace(memory, matrix=matrix, right=right, xx=xx, waiting=0)
+
+
 def mixing_weights(memory: SecantMemory, form: Form) -> Tensor:
-    """Return gamma (batch, groups, used) for the residual remembered last."""
+    """Return gamma (batch, groups, used) for the residual remembered last, whose products are up to date."""
     used = min(memory.step - 1, memory.dg.shape[2])
     dtype = memory.g.dtype
     ridge = RIDGE["type2" if form == "type2" else "type1"][dtype]
@@ -125,12 +154,12 @@ def mixing_weights(memory: SecantMemory, form: Form) -> Tensor:
         gram = matrix * scale.unsqueeze(2) * scale.unsqueeze(1)
         weights = scale * solve_spd(gram, scale * right, ridge)
     else:
-        squares = memory.xx.narrow(2, 0, used).flatten(0, 1)
+        own = memory.xx.narrow(2, 0, used).flatten(0, 1)
         if form == "broyden":
-            squares = squares.narrow(2, 0, used)
-            matrix = torch.addcmul(matrix, squares, newer_than(memory.step, used, matrix.device))
-            squares = squares.diagonal(dim1=1, dim2=2)
-        rows = unit(squares)
+            own = own.narrow(2, 0, used)
+            matrix = torch.addcmul(matrix, own, newer_than(memory.step, used, matrix.device))
+            own = own.diagonal(dim1=1, dim2=2)
+        rows = unit(own)
         scaled = matrix * rows.unsqueeze(2)
         columns = unit((scaled * scaled).sum(dim=1))
         scaled = scaled * columns.unsqueeze(1)
@@ -168,7 +197,7 @@ class SecantInverse:
     def transposed(self, v: Tensor) -> Tensor:
         """Return v - left K^T dF^T v, which approximates (I - J^T)^-1 v; (batch, groups, features)."""
         history = self.df.shape[2]
-        inner = products(self.df, history, v, "sample").unsqueeze(2) @ self.mixing.double()
+        inner = products(self.df, history, v.unsqueeze(2), "sample") @ self.mixing.double()
         if self.scope == "prefix":  # a position's weights saw the positions up to it, so it is seen by those after it
             inner = inner.flip(1).cumsum(dim=1).flip(1)
         weights = inner.squeeze(2).to(v.dtype)
@@ -200,11 +229,17 @@ def inverse(memory: SecantMemory, form: Form, scope: str) -> SecantInverse:
     return SecantInverse(memory.df, memory.dg, mixing, form, scope)
 
 
-def products(pairs: Tensor, used: int, vector: Tensor, scope: str) -> Tensor:
-    """Return the inner products of the first `used` pairs with a vector, (batch, groups, used) in float64."""
-    # The vector from the left: this order of the same product is ten times faster in PyTorch's batched kernels.
-    inner = torch.bmm(vector.flatten(0, 1).unsqueeze(1), _flat(pairs, used).transpose(1, 2))
-    inner = inner.view(pairs.shape[0], pairs.shape[1], used).double()
+def products(pairs: Tensor, used: int, vectors: Tensor, scope: str) -> Tensor:
+    """Return inner products of vectors (batch, groups, n, features) with `used` pairs, (batch, groups, n, used)."""
+    # The vectors from the left: this order of the same product is ten times faster in PyTorch's batched kernels.
+    inner = torch.bmm(vectors.flatten(0, 1), _flat(pairs, used).transpose(1, 2))
+    inner = inner.view(*vectors.shape[:3], used).double()
+    return inner.cumsum(dim=1) if scope == "prefix" else inner
+
+
+def squares(vectors: Tensor, scope: str) -> Tensor:
+    """Return squared norms of vectors (batch, groups, n, features), (batch, groups, n) in float64."""
+    inner = torch.linalg.vecdot(vectors, vectors).double()
     return inner.cumsum(dim=1) if scope == "prefix" else inner
 
 
@@ -237,22 +272,7 @@ def write_difference(buffer: Tensor, slot: int, new: Tensor, old: Tensor, mask: 
         torch.sub(new, old, out=buffer.select(2, slot))
         return buffer
     difference = new - old
-    return write(buffer, slot, difference if mask is None else torch.where(mask > 0, difference, 0.0))
-
-
-def write(buffer: Tensor, slot: int, value: Tensor) -> Tensor:
-    """Put a value in a slot of dimension 2, in place unless a graph is being recorded."""
     if torch.is_grad_enabled():
         buffer = buffer.clone()
-    buffer.select(2, slot).copy_(value)
+    buffer.select(2, slot).copy_(difference if mask is None else torch.where(mask > 0, difference, 0.0))
     return buffer
-
-
-def write_cross(square: Tensor, slot: int, column: Tensor, row: Tensor) -> Tensor:
-    """Put a pair's products in its column and its row."""
-    used = column.shape[-1]
-    if torch.is_grad_enabled():
-        square = square.clone()
-    square.select(3, slot).narrow(2, 0, used).copy_(column)
-    square.select(2, slot).narrow(2, 0, used).copy_(row)
-    return square
