@@ -36,6 +36,7 @@ class Contestant:
     prepare: Callable[[Callable[..., Any], float, int], Call]
     default: bool = False
     kind: str = ""  # settings of one kind cost the same an evaluation: the one that makes the fewest is timed
+    fixed: bool = False  # whether it tests nothing, so that its budget is what is tuned
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,29 @@ def loosest(attempt_at: Callable[[float], Trial], tolerance: float) -> tuple[Tri
     return trials[passing], True
 
 
+def fewest(attempt_with: Callable[[int], Trial], tolerance: float, most: int) -> tuple[Trial, bool]:
+    """Return the trial of the smallest budget that passes and True, or the best trial and False.
+
+    Budgets are doubled until one passes, then bisected: an answer improves with its budget.
+    """
+    trials: dict[int, Trial] = {}
+
+    def passes(budget: int) -> bool:
+        if budget not in trials:
+            trials[budget] = attempt_with(budget)
+        return trials[budget].error <= tolerance
+
+    failing, passing = 0, 1
+    while not passes(passing):
+        if passing == most:
+            return min(trials.values(), key=lambda found: (math.isnan(found.error), found.error)), False
+        failing, passing = passing, min(2 * passing, most)
+    while passing - failing > 1:
+        middle = (failing + passing) // 2
+        failing, passing = (failing, middle) if passes(middle) else (middle, passing)
+    return trials[passing], True
+
+
 def race(
     case: Case, contestants: Sequence[Contestant], rounds: int, finalists: int | None = None
 ) -> list[dict[str, Any]]:
@@ -149,7 +173,7 @@ def race(
             "default": contestant.default,
             "tuned": listed,
             "reached": reached,
-            "own_rtol": trial.rtol,
+            "own_rtol": None if contestant.fixed else trial.rtol,
             "evaluations": trial.evaluations,
             "rows": trial.rows,
             "products": trial.products,
@@ -186,6 +210,8 @@ def shortlisted(contestants: Sequence[Contestant], case: Case) -> Iterator[tuple
 
 def tuned(contestant: Contestant, case: Case) -> tuple[Trial, bool]:
     """Return the cheapest trial that passes, its budget cut to what it took, and whether there is one."""
+    if contestant.fixed:
+        return fewest(lambda budget: attempt(contestant, case, 0.0, budget), case.tolerance, case.budget)
     found, reached = loosest(lambda rtol: attempt(contestant, case, rtol, case.budget), case.tolerance)
     if reached:
         cut = attempt(contestant, case, found.rtol, max(found.evaluations, found.products))

@@ -43,11 +43,13 @@ def poise_solvers(budget: int) -> dict[str, poise.Solver]:
     endless: dict[str, Any] = {"rtol": 0.0, "max_steps": budget}
     return {
         "Anderson()": poise.Anderson(**endless),
+        "Anderson(period=1)": poise.Anderson(period=1, **endless),
         "Anderson(history=20)": poise.Anderson(history=20, **endless),
-        "Anderson(history=30)": poise.Anderson(history=30, **endless),
-        "Anderson(form='type2', history=5)": poise.Anderson(form="type2", history=5, **endless),
-        "Anderson(form='type2')": poise.Anderson(form="type2", **endless),
-        "Anderson(form='type2', history=30)": poise.Anderson(form="type2", history=30, **endless),
+        "Anderson(history=20, period=1)": poise.Anderson(history=20, period=1, **endless),
+        "Anderson(history=30, period=1)": poise.Anderson(history=30, period=1, **endless),
+        "Anderson(form='type2', history=6)": poise.Anderson(form="type2", history=6, **endless),
+        "Anderson(form='type2', period=1)": poise.Anderson(form="type2", period=1, **endless),
+        "Anderson(form='type2', history=30, period=1)": poise.Anderson(form="type2", history=30, period=1, **endless),
         "Broyden()": poise.Broyden(**endless),
         "Broyden(history=60)": poise.Broyden(history=60, **endless),
         "NewtonKrylov()": poise.NewtonKrylov(**endless),

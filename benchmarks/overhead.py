@@ -27,8 +27,10 @@ UNMET = 1e-6
 SOLVERS: dict[str, poise.Solver] = {
     "Picard()": poise.Picard(),
     "Picard(rtol=None)": poise.Picard(rtol=None),
+    "Picard(check_every=6)": poise.Picard(check_every=6),
     "Anderson()": poise.Anderson(),
-    "Anderson(form='type2', history=5)": poise.Anderson(form="type2", history=5),
+    "Anderson(period=1)": poise.Anderson(period=1),
+    "Anderson(form='type2', history=6)": poise.Anderson(form="type2", history=6),
     "Broyden()": poise.Broyden(),
 }
 PEERS = {
@@ -41,15 +43,18 @@ PEERS = {
 def floor_bytes(solver: poise.Solver, evaluations: int, state_bytes: int) -> int:
     """Return the bytes that a solve must move through memory besides its evaluations, every pass as few as can be.
 
-    A test reads z and f(z). A step with j stored pairs (dx, dg) writes the new pair and the next z and reads the pairs
-    it takes inner products with, and all of them again to combine them, since the weights are known only in between:
-    type II reads dg and then both, 3 j states; type I and Broyden read both twice, 4 j.
+    A test reads z and f(z). Every step writes the new pair. One that mixes with j stored pairs (dx, dg) writes the next
+    z, reads the pairs it takes inner products with, and all of them again to combine them, since the weights are known
+    only in between: type II reads dg and then both, 3 j states; type I and Broyden read both twice, 4 j.
     """
-    states = 2 * evaluations if solver.rtol is not None else 0
+    tests = len({1, evaluations, *range(solver.check_every, evaluations, solver.check_every)})
+    states = 2 * tests if solver.rtol is not None else 0
     if isinstance(solver, poise.Anderson | poise.Broyden):
         passes = 3 if isinstance(solver, poise.Anderson) and solver.form == "type2" else 4
-        pairs = [min(step, solver.history) for step in range(1, evaluations - 1)]
-        states += sum(3 + passes * j for j in pairs)
+        period = min(solver.period, solver.history) if isinstance(solver, poise.Anderson) else 1
+        for step in range(1, evaluations - 1):
+            mixes = step % period == 0
+            states += 2 + (1 + passes * min(step, solver.history) if mixes else 0)
     return states * state_bytes
 
 

@@ -80,10 +80,13 @@ def summary(content: Content) -> dict[str, float | None]:
     default: Callable[[Duel], float | None] = lambda duel: duel.default_ratio  # noqa: E731
     return {
         "forward to 1e-6, fastest against fastest, geometric mean": geometric_mean(over(tight, fastest)),
-        "the same without hard": geometric_mean(over(lambda d: tight(d) and d.cell != "hard", fastest)),
-        "the same, largest": worst(over(tight, fastest)),
+        "forward to 1e-6, fastest against fastest, geometric mean without hard": geometric_mean(
+            over(lambda d: tight(d) and d.cell != "hard", fastest)
+        ),
+        "forward to 1e-6, fastest against fastest, largest": worst(over(tight, fastest)),
         "forward to 1e-6, default against fastest, geometric mean": geometric_mean(over(tight, default)),
-        "forward, default against fastest, largest": worst(over(lambda d: d.direction == "forward", default)),
+        "forward to 1e-6, default against fastest, largest": worst(over(tight, default)),
+        "forward to either, default against fastest, largest": worst(over(lambda d: d.direction == "forward", default)),
         "forward to 1e-3, fastest against fastest, geometric mean": geometric_mean(
             over(lambda d: d.direction == "forward" and d.tolerance == 1e-3, fastest)
         ),

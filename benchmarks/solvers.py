@@ -33,7 +33,9 @@ RULE = (
     "products at the fixed point. Step: forward and backward with one tolerance, until the gradients of the input and "
     "of every weight differ by at most 1e-4 from float64, relative to the norm of each; the solvers are those that won "
     "forward and backward at either tolerance, poise's default, and torchdeq's phantom gradients; torchdeq's implicit "
-    "gradient runs both as a function and as a hook."
+    "gradient runs both as a function and as a hook. poise also takes part with fixed budgets (rtol=None, the smallest "
+    "that passes), as a training run would have them; torchdeq stops all samples together, so that its tolerances are "
+    "its budgets."
 )
 
 
@@ -85,6 +87,8 @@ def _steps(problem: Problem, solves: list[dict[str, Any]], rounds: int, device: 
     ours = [(forward, backward) for forward in winners("poise", "forward") for backward in winners("poise", "backward")]
     ours = list(dict.fromkeys([("Anderson()", "GMRES()"), *ours]))
     contestants = [poise_step(trained, *pair) for pair in ours]
+    contestants.append(poise_step(trained, "Picard()", "Picard()", fixed=True))
+    contestants.append(poise_step(trained, "Anderson()", "Anderson(form='type2', history=6)", fixed=True))
     theirs = winners("torchdeq", "forward")
     for forward in theirs:
         for backward in winners("torchdeq", "backward"):

@@ -20,19 +20,24 @@ BUDGET = 300  # evaluations at most
 
 SOLVERS: dict[str, poise.Solver] = {  # the default first
     "Anderson()": poise.Anderson(),
-    "Anderson(form='type2', history=5)": poise.Anderson(form="type2", history=5),
+    "Anderson(period=1)": poise.Anderson(period=1),
     "Anderson(history=20)": poise.Anderson(history=20),
+    "Anderson(form='type2', history=6)": poise.Anderson(form="type2", history=6),
+    "Anderson(form='type2', history=6, check_every=3)": poise.Anderson(form="type2", history=6, check_every=3),
     "Broyden()": poise.Broyden(),
     "NewtonKrylov()": poise.NewtonKrylov(),
     "Picard()": poise.Picard(),
+    "Picard(check_every=6)": poise.Picard(check_every=6),
 }
 LINEAR: dict[str, Any] = {
     "GMRES()": poise.GMRES(),
     "GMRES(restart=100)": poise.GMRES(restart=100),
     "BiCGSTAB()": poise.BiCGSTAB(),
-    "Anderson(form='type2', history=5)": poise.Anderson(form="type2", history=5),
+    "Anderson(form='type2', history=6)": poise.Anderson(form="type2", history=6),
+    "Anderson(form='type2', history=6, check_every=3)": poise.Anderson(form="type2", history=6, check_every=3),
     "Broyden()": poise.Broyden(),
     "Picard()": poise.Picard(),
+    "Picard(check_every=6)": poise.Picard(check_every=6),
 }
 
 

@@ -113,13 +113,14 @@ def step_case(trained: Trained, device: str = "cpu") -> Case:
     )
 
 
-def poise_step(trained: Trained, forward: str, backward: str) -> Contestant:
-    """Return a step by `Implicit`, its solvers by name; both have the contestant's own tolerance."""
+def poise_step(trained: Trained, forward: str, backward: str, fixed: bool = False) -> Contestant:
+    """Return a step by `Implicit`, its solvers by name; both have the contestant's own tolerance, or fixed budget."""
     problem = trained.problem
 
     def prepare(f: Callable[..., Any], rtol: float, budget: int) -> Call:
-        solver = replace(SOLVERS[forward], rtol=rtol, max_steps=budget)
-        adjoint = poise.Implicit(replace(LINEAR[backward], rtol=rtol, max_steps=budget))
+        own = None if fixed else rtol
+        solver = replace(SOLVERS[forward], rtol=own, max_steps=budget)
+        adjoint = poise.Implicit(replace(LINEAR[backward], rtol=own, max_steps=budget))
         named = [leaf for _, leaf in tree_leaves(problem.f)]  # as a layer names its cell's parameters
 
         def step() -> Gradients:
@@ -133,7 +134,8 @@ def poise_step(trained: Trained, forward: str, backward: str) -> Contestant:
         return step
 
     default = (forward, backward) == ("Anderson()", "GMRES()")
-    return Contestant("poise", f"{forward}, Implicit({backward})", prepare, default)
+    name = f"{forward}, Implicit({backward}){', both of a fixed budget' if fixed else ''}"
+    return Contestant("poise", name, prepare, default, fixed=fixed)
 
 
 def torchdeq_step(trained: Trained, forward: str, backward: str | int, hook: bool = False) -> Contestant:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.cells import Problem, dense256, mdeq
-from benchmarks.contest import STEPS_A_DECADE, Case, Contestant, Trial, attempt, loosest, race, tuned
+from benchmarks.contest import STEPS_A_DECADE, Case, Contestant, Trial, attempt, fewest, loosest, race, tuned
 from benchmarks.counting import Adjoint
 from benchmarks.live_bytes import LiveBytes
 from benchmarks.solves import backward_case, backward_contestants, forward_case, forward_contestants
@@ -38,6 +38,17 @@ def test_what_never_passes_is_returned_at_its_best_and_nothing_is_looser_than_th
     found, reached = loosest(trials(lambda rtol: 1e-5 + rtol if rtol > 3e-7 else float("nan")), 1e-6)
     assert not reached and found.error == pytest.approx(1.03e-5, rel=0.1)
     assert loosest(trials(lambda rtol: 0.0), 1e-6)[0].rtol == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("needed", [1, 2, 7, 8, 10])
+def test_the_smallest_budget_that_passes_is_found(needed):
+    def attempt_with(budget):
+        return Trial(0.0, budget, budget, budget, 0, 1e-7 if budget >= needed else 1e-5 / budget)
+
+    found, reached = fewest(attempt_with, 1e-6, 100)
+    assert reached and found.budget == needed
+    found, reached = fewest(attempt_with, 1e-8, 64)
+    assert not reached and found.error == min(attempt_with(2**power).error for power in range(7))
 
 
 def test_a_solve_is_tuned_to_its_true_residual(halving):

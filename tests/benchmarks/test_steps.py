@@ -44,7 +44,9 @@ def test_poise_and_torchdeq_are_asked_for_the_same_gradients(build):
 def test_the_memory_floor_is_counted_by_hand():
     # Three evaluations: three tests of two states, and one step with one pair; the first has none.
     assert overhead.floor_bytes(poise.Picard(), 3, 10) == 60
-    assert overhead.floor_bytes(poise.Anderson(form="type2"), 3, 10) == 60 + 10 * (3 + 3)
+    assert overhead.floor_bytes(poise.Picard(check_every=2), 5, 10) == 80  # at 1, 2, 4 and 5
+    assert overhead.floor_bytes(poise.Anderson(form="type2", period=1), 3, 10) == 60 + 10 * (3 + 3)
+    assert overhead.floor_bytes(poise.Anderson(period=2), 5, 10) == 100 + 10 * (2 + 3 + 4 * 2 + 2)
     assert overhead.floor_bytes(poise.Broyden(), 3, 10) == 60 + 10 * (3 + 4)
     assert overhead.floor_bytes(poise.Anderson(history=1), 5, 10) == 100 + 10 * 3 * (3 + 4)
 
