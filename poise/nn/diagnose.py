@@ -16,6 +16,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from poise.fixed_point.adjoints import Adjoint, Implicit
 from poise.fixed_point.checks import LOOKED_AT, Look, cell_name, look_at
 from poise.fixed_point.linear import GMRES
+from poise.fixed_point.options import check_kind
 from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.solution import Solution, Status
 from poise.fixed_point.solve import fixed_point
@@ -53,6 +54,7 @@ def diagnose(layer: Equilibrium, batch: Any, *, valid: Any = None, seed: int = 0
         raise TypeError(
             f"diagnose takes an Equilibrium and its input, not a {type(layer).__name__}; pass the layer within it."
         )
+    check_kind("diagnose", "seed", seed, "int")
     try:
         twin = copy.deepcopy(layer)
     except Exception as error:
