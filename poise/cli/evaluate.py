@@ -41,5 +41,6 @@ def run(argv: list[str]) -> int:
         say(f"  {task.quality_names.get(name, name):34}{value:.4f}")
     if solves.solves:
         statuses = ", ".join(f"{number:,} {status}" for status, number in solves.statuses.items())
-        say(f"  {'evaluations a solve':34}{solves.mean_evaluations:.1f}\n  {'statuses':34}{statuses}")
+        say(f"  {'evaluations a solve':34}{solves.mean_evaluations:.1f}, for the slowest sample of each batch")
+        say(f"  {'statuses':34}{statuses}")
     return DONE

@@ -141,8 +141,8 @@ def asks_for_context(f: Callable[..., Any]) -> bool:
     return len(required) >= 2
 
 
-def check_context(context: Any, batch: int) -> None:
-    """Refuse a context of which a tensor does not have the state's batch size in its leading dimension."""
+def check_context(context: Any, batch: int, start: str = "the state") -> None:
+    """Refuse a context of which a tensor does not have the batch size of `start` in its leading dimension."""
     opaque = opaque_leaf(context, "context")
     if opaque is not None:
         raise TypeError(
@@ -151,8 +151,8 @@ def check_context(context: Any, batch: int) -> None:
     for path, leaf in tree_leaves(context):
         if leaf.dim() == 0 or leaf.shape[0] != batch:
             raise ValueError(
-                f"context{path} has shape {tuple(leaf.shape)} but the state holds {batch} samples; a context holds "
-                "what belongs to a sample, one row each: let the cell close over what all samples share."
+                f"context{path} has shape {tuple(leaf.shape)} but {start} holds {batch} samples; start from as many as "
+                "the context holds, one row each, and let the cell close over what all samples share."
             )
 
 

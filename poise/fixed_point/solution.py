@@ -92,6 +92,7 @@ class Solution:
     rows: int
     fixed_budget: bool = False
     rtol: float | None = None
+    atol: float = 0.0
     trajectory: tuple[Any, ...] = ()
     start: Any = None
     context: Any = None
@@ -119,6 +120,13 @@ class Solution:
         """Whether no sample failed."""
         return not bool(self.failed.any())
 
+    @property
+    def goal(self) -> str:
+        """What was asked for, in words."""
+        if self.rtol is None:
+            return "a fixed budget"
+        return f"rtol {self.rtol:g}" + (f" or atol {self.atol:g}" if self.atol else "")
+
     def counts(self) -> dict[str, int]:
         """Samples of each status, by name, those that occur."""
         tally = torch.bincount(self.status.long(), minlength=len(Status)).tolist()
@@ -135,12 +143,11 @@ class Solution:
         found = {Status[name] for name in self.counts()}
         worst = next((status for status in SEVERITY if status in found), Status.CONVERGED)
         missed = self.status == worst
-        goal = "a fixed budget" if self.rtol is None else f"rtol {self.rtol:g}"
         residual = self.residual[missed].max().item() if bool(missed.any()) else 0.0
         steps = int(self.steps[missed].max()) if bool(missed.any()) else 0
         return (
             f"{what} ended {worst.name} for {int(missed.sum())} of {len(self.status)} samples "
-            f"(largest residual {residual:.1e} after {steps} evaluations, asked: {goal}); "
+            f"(largest residual {residual:.1e} after {steps} evaluations, asked: {self.goal}); "
             f"{REMEDY.get(worst, 'all is well')}."
         )
 
@@ -150,5 +157,5 @@ class Solution:
         parts = ", ".join(f"{number} {name}" for name, number in self.counts().items())
         return (
             f"Solution: {parts} of {len(self.status)} samples in {self.evaluations} evaluations ({self.rows} rows), "
-            f"largest residual {self.residual.max().item():.1e}"
+            f"largest residual {self.residual.max().item():.1e}" + (f", asked: {self.goal}" if self.atol else "")
         )

@@ -13,6 +13,7 @@ from poise.fixed_point.adjoints.base import Attachment
 from poise.fixed_point.checks import check_cell
 from poise.fixed_point.compiled import outside_compilation
 from poise.fixed_point.dual import in_dual_level, tangent_of
+from poise.fixed_point.options import check_kind, require
 from poise.fixed_point.packed import PackedCell, asks_for_context, check_context
 from poise.fixed_point.sharding import refuse_sharded
 from poise.fixed_point.solution import OnFailure, Solution
@@ -61,18 +62,24 @@ def fixed_point(
     """
     if on_failure not in ("raise", "warn", "ignore"):
         raise ValueError(f"on_failure={on_failure!r} is unknown; pass 'raise', 'warn' or 'ignore'.")
+    require("f", f, Callable, "lambda z: 0.5 * z + 1")
     require("solver", solver, Solver, "Anderson(rtol=1e-4)")
     require("adjoint", adjoint, Adjoint, "Implicit()")
+    check_kind("fixed_point", "position_dim", position_dim, "int")
+    check_kind("fixed_point", "check", check, "bool | None")
+    if callback is not None:
+        require("callback", callback, Callable, "print")
     refuse_sharded(f)
     counters = Counters.single() if counters is None else counters
+    start = "the state"
     if isinstance(z0, Solution):
-        z0 = tree_map(Tensor.detach, z0.state)
+        z0, start = tree_map(Tensor.detach, z0.state), "the earlier solution"
     layout = Layout.of(z0, position_dim if solver.scope == "prefix" else None)
     z = layout.pack(z0)
-    check_context(context, z.shape[0])
+    check_context(context, z.shape[0], start)
     # One that carries a tangent is a view of what was named, and reached as anything that the cell closes over.
     carries = in_dual_level()
-    parameters = [p for p in parameters if p.requires_grad and not (carries and tangent_of(p) is not None)]
+    parameters = [p for p in _named(parameters) if p.requires_grad and not (carries and tangent_of(p) is not None)]
     if not all(parameter.is_leaf for parameter in parameters):
         raise ValueError("parameters holds a tensor that was computed from others; name the tensors it was made from.")
     mask = None if valid is None else layout.pack_mask(valid, z.shape[0])
@@ -86,7 +93,7 @@ def fixed_point(
     wanted = wanted_evaluations(record, solver.max_steps)
     observer = None if record is False and callback is None else Observer(cell, wanted, callback)
     found = adjoint.find(cell, z, solver, valid=mask, observer=observer)
-    solution = found.solution(None)
+    solution = replace(found.solution(None), atol=solver.atol)
     counters.forward.add(solution, on_failure)
     if not counters.checked if check is None else check:
         counters.checked = True
@@ -95,7 +102,7 @@ def fixed_point(
     attachment = Attachment(cell, found, tuple(parameters), backward, counters.backward, on_failure)
     solution = found.solution(adjoint.attach(attachment), backward)
     trajectory = () if observer is None else observer.states(attachment, solution.state, adjoint.records_solve)
-    return replace(solution, start=z0, context=context, trajectory=trajectory)
+    return replace(solution, start=z0, context=context, trajectory=trajectory, atol=solver.atol)
 
 
 def find_root(g: Callable[..., Any], z0: Any, context: Any = None, **options: Any) -> Solution:
@@ -103,6 +110,7 @@ def find_root(g: Callable[..., Any], z0: Any, context: Any = None, **options: An
 
     The residual is |g(z)| / |z + g(z)|.
     """
+    require("g", g, Callable, "lambda z: z * z - 2")
     refuse_sharded(g)
     takes_context = context is not None or asks_for_context(g)
 
@@ -117,7 +125,10 @@ def find_root(g: Callable[..., Any], z0: Any, context: Any = None, **options: An
     return fixed_point(f, z0, context, **options)
 
 
-def require(name: str, value: Any, kind: type, example: str) -> None:
-    """Refuse an option that is no value of its kind, such as a name or a class."""
-    if not isinstance(value, kind):
-        raise TypeError(f"{name}={value!r} is no {kind.__name__}; pass a value such as {example}.")
+def _named(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """Return the tensors that second derivatives shall reach."""
+    named = None if isinstance(parameters, Tensor) or not isinstance(parameters, Iterable) else list(parameters)
+    if named is None or not all(isinstance(parameter, Tensor) for parameter in named):
+        kind = type(parameters).__name__
+        raise TypeError(f"parameters is a collection of tensors, not a {kind}; pass one such as layer.parameters().")
+    return named

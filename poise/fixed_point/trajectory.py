@@ -70,6 +70,11 @@ def wanted_evaluations(record: bool | Collection[int], max_steps: int) -> Collec
     """Return which evaluations to keep, None for all; refuse numbers that no solve reaches."""
     if isinstance(record, bool):
         return None if record else ()
+    if isinstance(record, str) or not isinstance(record, Collection):
+        raise TypeError(
+            f"record={record!r} is of type {type(record).__name__}; pass evaluations by number from 1, such as (2, 4), "
+            "or True for all."
+        )
     for number in record:
         if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= max_steps:
             raise ValueError(

@@ -14,10 +14,11 @@ FLOOR = 20.0
 
 
 @torch.no_grad()
-def contraction_rate(cell: PackedCell, z: Tensor) -> float:
+def contraction_rate(cell: PackedCell, z: Tensor, dtype: torch.dtype) -> float:
     """Return the factor an evaluation by which plain iteration from z shrinks its step, the largest of the samples.
 
-    It tends to the spectral radius where that is below 1; infinite where the iteration overflows.
+    `dtype`: in which the cell computes. It tends to the spectral radius where that is below 1; infinite where the
+    iteration overflows.
     """
     steps, sizes = [], []
     for _ in range(STEPS):
@@ -25,7 +26,7 @@ def contraction_rate(cell: PackedCell, z: Tensor) -> float:
         steps.append(norms(fz - z, "sample"))
         sizes.append(norms(fz, "sample"))
         z = fz
-    floors = FLOOR * cell.epsilon * torch.cat(sizes, dim=1)
+    floors = FLOOR * torch.finfo(dtype).eps * torch.cat(sizes, dim=1)
     return max(map(_rate, torch.cat(steps, dim=1).tolist(), floors.tolist()), default=0.0)
 
 

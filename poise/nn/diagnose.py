@@ -16,6 +16,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from poise.fixed_point.adjoints import Adjoint, Implicit
 from poise.fixed_point.checks import LOOKED_AT, Look, cell_name, look_at
 from poise.fixed_point.linear import GMRES
+from poise.fixed_point.options import check_kind
 from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.solution import Solution, Status
 from poise.fixed_point.solve import fixed_point
@@ -28,6 +29,7 @@ from poise.nn.diagnosis import Accuracy, Cost, Diagnosis, Dynamics
 from poise.nn.equilibrium import Equilibrium
 from poise.nn.findings import Case, findings
 from poise.nn.parametrized import computed_weights, pinned
+from poise.nn.precision import HalvesSeen
 from poise.nn.spectral import spectral_radius
 
 ARNOLDI_STEPS = 60  # products for the spectral radius
@@ -52,6 +54,7 @@ def diagnose(layer: Equilibrium, batch: Any, *, valid: Any = None, seed: int = 0
         raise TypeError(
             f"diagnose takes an Equilibrium and its input, not a {type(layer).__name__}; pass the layer within it."
         )
+    check_kind("diagnose", "seed", seed, "int")
     try:
         twin = copy.deepcopy(layer)
     except Exception as error:
@@ -110,9 +113,8 @@ class _Measurement:
         )
         self.z = self.layout.pack(self.state)
         self.mask = None if valid is None else self.layout.pack_mask(self.valid, len(self.rows))
-        # The narrowest precision in which the cell answers.
-        answers = (part.dtype.to_real() for _, part in tree_leaves(self.solution.state))
-        self.dtype = max(answers, key=lambda dtype: torch.finfo(dtype).eps)
+        # The narrowest precision in which the cell answers, or, once it has been watched, computes.
+        self.dtype = HalvesSeen().narrowest(*(part.dtype.to_real() for _, part in tree_leaves(self.solution.state)))
 
     def diagnosis(self) -> Diagnosis:
         """Measure what can be measured."""
@@ -123,7 +125,10 @@ class _Measurement:
         if len(self.rows):
             with torch.no_grad():
                 rows = torch.arange(len(self.rows), device=self.z.device)
-                look = look_at(packed, self.z, packed(self.z), rows, thorough=True)
+                with HalvesSeen() as halves:
+                    image = packed(self.z)
+                self.dtype = halves.narrowest(self.dtype)
+                look = look_at(packed, self.z, image, rows, thorough=True)
             if self.error is not None and look.finding is None:
                 raise self.error
             if look.finding is None or look.uses_context is not None:
@@ -141,7 +146,7 @@ class _Measurement:
                 )
         case = Case(
             cell_name(packed), *self._own(), self.solution, backward, look, dynamics, accuracy, self.dtype,
-            self._bad_inputs(), self._bad_weights(),
+            self._bad_inputs(), self._bad_weights(), bool(packed.casts.dtypes),
         )  # fmt: skip
         bare = replace(self.solution, state=None, start=None, context=None)
         return Diagnosis(findings(case), bare, backward, look, dynamics, accuracy, cost, self.dtype)
@@ -159,7 +164,7 @@ class _Measurement:
         slowest = (steps + residual / (1 + residual)).argsort(descending=True)[:LOOKED_AT]
         context, start, state, valid = select_rows((self.context, self.start, self.state, self.valid), slowest)
         packed = self._packed(context)
-        contraction = contraction_rate(packed, self.layout.pack(start))
+        contraction = contraction_rate(packed, self.layout.pack(start), self.dtype)
         spectrum = spectral_radius(packed.f, state, context, valid=valid, steps=ARNOLDI_STEPS)
         largest = spectrum.radius.nan_to_num(nan=float("inf")).argmax()
         return Dynamics(contraction, spectrum.radius[largest].item(), spectrum.residual[largest].item())
@@ -211,7 +216,7 @@ class _Measurement:
             found = self._gradient(cell, state, context, *self._tight(10 * torch.finfo(self.dtype).eps))
         reference = found.solution
         bare = replace(reference, state=None, start=None, context=None)
-        if not (reference.ok and (reference.backward is None or reference.backward.ok)):
+        if not reference.ok:
             return Accuracy(reference=bare, wider=wider)
         exact = Layout.of(reference.start).pack(reference.state).detach()
         mask = 1.0 if self.mask is None else self.mask
@@ -225,7 +230,8 @@ class _Measurement:
             )  # fmt: skip
             # Luck may round a few numbers well; a quarter of a unit is beyond what can be counted on.
             floor = max(once.residual.max().item(), torch.finfo(self.dtype).eps / 4)
-        return Accuracy(gap, _distance(own.values, found.values), floor, bare, wider)
+        known = reference.backward is None or reference.backward.ok
+        return Accuracy(gap, _distance(own.values, found.values) if known else None, floor, bare, wider)
 
     def _tight(self, rtol: float) -> tuple[Solver, Adjoint]:
         own = self.layer.solver_in_use

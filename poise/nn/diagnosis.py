@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -68,7 +69,7 @@ class Diagnosis:
     dynamics: Dynamics
     accuracy: Accuracy
     cost: Cost
-    dtype: torch.dtype
+    dtype: torch.dtype  # the narrowest in which the cell computes
 
     @property
     def healthy(self) -> bool:
@@ -109,7 +110,9 @@ class Diagnosis:
             rows.append(
                 ("contraction", f"{dynamics.contraction:.3g} an evaluation of plain iteration (below 1: shrinks)")
             )
-        if dynamics.radius is not None:
+        if dynamics.radius is not None and math.isnan(dynamics.radius):
+            rows.append(("radius", "not measured, since the Jacobian is not finite"))
+        elif dynamics.radius is not None:
             doubt = "" if dynamics.resolved else f", known to {dynamics.radius_residual:.0%} only"
             rows.append(
                 ("radius", f"{dynamics.radius:.3g}, the Jacobian's largest |eigenvalue|{doubt} (below 1: contracts)")
@@ -120,12 +123,16 @@ class Diagnosis:
             rows.append(("samples", f"one alone differs by {look.coupling:.0e} from itself in the batch"))
         if look.uses_context is not None:
             rows.append(("context", "used" if look.uses_context else "ignored"))
-        if accuracy.gradient is not None:
-            where = "a tighter solve in float64" if accuracy.wider else "a tighter solve"
-            rows.append(("error", f"state {accuracy.state:.0e}, gradient {accuracy.gradient:.0e}, against {where}"))
-        else:
+        where = "a tighter solve in float64" if accuracy.wider else "a tighter solve"
+        if accuracy.state is None:
             failed = accuracy.reference is not None
             rows.append(("error", "not measured, since the tighter solve does not converge" if failed else unmeasured))
+        elif accuracy.gradient is None:
+            rows.append(
+                ("error", f"state {accuracy.state:.0e} against {where}, whose backward gives no gradient to compare")
+            )
+        else:
+            rows.append(("error", f"state {accuracy.state:.0e}, gradient {accuracy.gradient:.0e}, against {where}"))
         if accuracy.floor is not None:
             asked = "no tolerance" if self.solution.rtol is None else f"{self.solution.rtol:g}"
             rows.append(

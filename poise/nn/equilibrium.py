@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from poise.fixed_point.adjoints import Adjoint, Implicit
+from poise.fixed_point.options import require
 from poise.fixed_point.solution import OnFailure, Solution
-from poise.fixed_point.solve import fixed_point, require
+from poise.fixed_point.solve import fixed_point
 from poise.fixed_point.solvers import Anderson, Solver
 from poise.fixed_point.tally import Counters
 from poise.fixed_point.trajectory import Callback
@@ -53,6 +54,8 @@ class Equilibrium(nn.Module):
         require("adjoint", adjoint, Adjoint, "Implicit()")
         if eval_solver is not None:
             require("eval_solver", eval_solver, Solver, "Anderson(rtol=1e-4)")
+        if initializer is not None:
+            require("initializer", initializer, nn.Module, "nn.Linear(8, 8)")
         self.cell = cell
         self.solver = solver
         self.adjoint = adjoint

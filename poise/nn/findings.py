@@ -9,9 +9,11 @@ import torch
 
 from poise.fixed_point.adjoints import Adjoint, Implicit
 from poise.fixed_point.checks import Finding, Look
+from poise.fixed_point.linear import GMRES
 from poise.fixed_point.solution import REMEDY, Solution, Status
 from poise.fixed_point.solvers import Solver
 from poise.nn.diagnosis import Accuracy, Dynamics, counted, dtype_name, largest_residuals
+from poise.nn.precision import HALVES
 
 # A gradient or a state further off than this is worth a word.
 LARGE_ERROR = 0.1
@@ -34,6 +36,7 @@ class Case:
     dtype: torch.dtype
     bad_inputs: tuple[int, ...] = ()  # samples
     bad_weights: tuple[str, ...] = ()  # names
+    autocast: bool = False  # whether the caller's was on
 
 
 def findings(case: Case) -> tuple[Finding, ...]:
@@ -97,7 +100,9 @@ def _floor(case: Case) -> Finding | None:
         return None
     reached = case.solution.residual.max().item() if floor is None else floor
     advice = f"ask for {_above(5 * reached):.0e} or more"
-    if case.dtype != torch.float64:
+    if case.autocast and case.dtype in HALVES:
+        advice += ", or evaluate the cell outside autocast"
+    elif case.dtype != torch.float64:
         wider = torch.float64 if case.dtype == torch.float32 else torch.float32
         advice += f", or run the cell in {dtype_name(wider)}"
     message = (
@@ -131,38 +136,78 @@ def _budget(case: Case) -> Finding | None:
 
 
 def _backward(case: Case) -> Finding | None:
-    record, error, adjoint = case.backward, case.accuracy.gradient, case.adjoint
-    if record is None or not isinstance(adjoint, Implicit):
+    return _derivative(case) or _singular(case) or _backward_solve(case)
+
+
+def _derivative(case: Case) -> Finding | None:
+    """Report products with the Jacobian that are not finite where the cell is."""
+    exact = None if case.accuracy.reference is None else case.accuracy.reference.backward
+    number = 0 if exact is None else int((exact.status == Status.NONFINITE).sum())
+    if exact is None or not number:
         return None
+    message = (
+        f"the cell {case.name} is finite at its solutions, but products with its Jacobian are NaN or infinity for "
+        f"{number} of {len(exact.status)} samples, which get no gradient; look at roots, norms and divisions of zero, "
+        "and at backwards written by hand"
+    )
+    return Finding("non-finite derivative", message)
+
+
+def _singular(case: Case) -> Finding | None:
+    """Report a linear system that not even the tighter solve gets done with."""
+    reference = case.accuracy.reference
+    if reference is None or not reference.ok or reference.backward is None or reference.backward.ok:
+        return None
+    message = (
+        f"a tighter backward solve at the solutions ends {_ending(reference.backward)}, so that nothing says how exact "
+        f"the gradient is: I - J is singular there, or nearly; {REMEDY[Status.DIVERGED]}"
+    )
+    return Finding("singular backward", message)
+
+
+def _backward_solve(case: Case) -> Finding | None:
+    """Report what the layer's own backward solve misses."""
+    record, error, adjoint = case.backward, case.accuracy.gradient, case.adjoint
+    if record is None:
+        return None
+    if not isinstance(adjoint, Implicit):
+        sentence = record.describe("the backward").removesuffix(".")
+        return None if record.ok else Finding("inexact backward", sentence)
     off = "" if error is None else f", and the gradient is off by {error:.0%}"
-    if record.fixed_budget:
-        if error is None or error <= LARGE_ERROR or (case.accuracy.state or 0.0) > error:
-            return None
-        message = f"{adjoint.solver} stops too early{off}; give it more steps or terms, or take GMRES()"
-    elif record.ok:
+    if ((record.status == Status.DIVERGED) | (record.status == Status.NONFINITE)).any():
+        remedy = "run the cell in a wider dtype" if isinstance(adjoint.solver, GMRES) else "take GMRES()"
+        return Finding("diverging backward", f"the backward solve ends {_ending(record)}{off}; {remedy}")
+    if not record.ok:
+        message = f"the backward solve ends {_ending(record)}{off}; raise max_steps of {adjoint.solver}"
+    elif not record.fixed_budget or error is None or error <= LARGE_ERROR or (case.accuracy.state or 0.0) > error:
         return None
     else:
-        missed = record.failed
-        message = (
-            f"the backward solve ends {counted(record)} at a residual of {record.residual[missed].max().item():.1e} "
-            f"after {record.evaluations} products (asked: {record.rtol:g}){off}; raise max_steps of {adjoint.solver}"
-        )
+        message = f"{adjoint.solver} stops too early{off}; give it more steps or terms, or take GMRES()"
     return Finding("starved backward budget", message)
+
+
+def _ending(record: Solution) -> str:
+    """Return how a backward solve that failed ended."""
+    asked = "" if record.rtol is None else f" (asked: {record.rtol:g})"
+    residual = record.residual[record.failed].max().item()
+    return f"{counted(record)} at a residual of {residual:.1e} after {record.evaluations} products{asked}"
 
 
 def _accuracy(case: Case) -> Finding | None:
     error, reference = case.accuracy.gradient, case.accuracy.reference
-    if error is None:
-        if reference is None or not case.solution.ok:
-            return None
+    if not case.solution.ok:
+        return None
+    if reference is not None and not reference.ok:
         message = (
             f"a tighter solve from the layer's own solution ends {counted(reference)} at a residual of "
             f"{reference.residual.max().item():.1e}, so that nothing says how exact state and gradient are; look for "
             "jumps or kinks in the cell"
         )
         return Finding("unconfirmed solution", message)
+    if error is None or _backward(case) is not None:
+        return None
     error = max(error, case.accuracy.state or 0.0)
-    if error <= LARGE_ERROR or _backward(case) is not None or not case.solution.ok:
+    if error <= LARGE_ERROR:
         return None
     if not isinstance(case.adjoint, Implicit):
         message = (

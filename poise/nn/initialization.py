@@ -15,12 +15,19 @@ def initialization_loss(solution: Solution) -> Tensor:
     which saves evaluations and changes no answer. The mean over the parts of a tuple state; samples whose solve
     diverged or met NaN are left out. Under DDP add it to every loss: the initialiser has no other gradient.
 
+    Raises ValueError where the start has no graph, as that of a layer without an initializer, and gradients are wanted.
+
     Bai, Koltun and Kolter (2022), "Neural Deep Equilibrium Solvers" (initialiser).
 
     >>> solution = layer.solve(x)
     >>> loss = task(solution.state) + initialization_loss(solution)
     """
     starts, states = (value if isinstance(value, tuple) else (value,) for value in (solution.start, solution.state))
+    if torch.is_grad_enabled() and not any(start.requires_grad for start in starts):
+        raise ValueError(
+            "the solve did not start from an initializer's proposal, so its initialization_loss trains nothing; give "
+            "the Equilibrium an initializer and pass no z0, or measure under torch.no_grad()."
+        )
     found = (solution.status != Status.DIVERGED) & (solution.status != Status.NONFINITE)
     total = torch.zeros((), device=found.device)
     for start, state in zip(starts, states, strict=True):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from poise.fixed_point.options import check_kind
+
 
 def dropout_mask(like: Tensor, p: float, generator: torch.Generator | None = None) -> Tensor:
     """Return a dropout mask shaped like a tensor: 0 with probability p, else 1 / (1 - p).
@@ -18,6 +20,7 @@ def dropout_mask(like: Tensor, p: float, generator: torch.Generator | None = Non
     >>> def inject(self, x):
     ...     return {"x": self.u(x), "mask": dropout_mask(x, self.p if self.training else 0.0)}
     """
+    check_kind("dropout_mask", "p", p, "float")
     if not 0 <= p < 1:
         raise ValueError(f"dropout_mask(p={p}) is no probability below 1; pass one in [0, 1).")
     if p == 0:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from poise.fixed_point.options import check_kind, require
 from poise.fixed_point.solvers import Solver
 from poise.nn.jacobian import linearise
 
@@ -39,6 +40,7 @@ def jacobian_penalty(
     >>> solution = layer.solve(x)
     >>> loss = task(solution.state) + 0.5 * jacobian_penalty(layer.cell, solution.state.detach(), solution.context)
     """
+    check_kind("jacobian_penalty", "draws", draws, "int")
     if draws < 1:
         raise ValueError(f"jacobian_penalty(draws={draws}) measures nothing; pass at least 1.")
     recorded = torch.is_grad_enabled()
@@ -60,6 +62,7 @@ def trajectory_correction(loss: Callable[[Any], Tensor], states: Sequence[Any], 
 
     Bai, Geng, Savani and Kolter (2022), "Deep Equilibrium Optical Flow Estimation" (fixed-point correction).
     """
+    check_kind("trajectory_correction", "gamma", gamma, "float")
     if not 0 < gamma <= 1:
         raise ValueError(f"trajectory_correction(gamma={gamma}) is no weight; pass a number in (0, 1].")
     if not states:
@@ -78,6 +81,8 @@ def jittered(solver: AnySolver, delta: int, generator: torch.Generator | None = 
 
     >>> layer.solver = jittered(Picard(rtol=None, max_steps=12), 2, generator)  # before every step of training
     """
+    require("solver", solver, Solver, "Anderson(rtol=1e-4)")
+    check_kind("jittered", "delta", delta, "int")
     if not 0 <= delta < solver.max_steps:
         raise ValueError(
             f"jittered(delta={delta}) may leave no evaluation of max_steps={solver.max_steps}; "

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from poise.fixed_point.linear.gmres import orthogonalised
+from poise.fixed_point.options import check_kind
 from poise.nn.jacobian import Linearisation, linearise
 
 # Eigenvalues of the small matrices are looked at once in so many products: each look costs as much as several.
@@ -76,6 +77,8 @@ def spectral_radius(
 
     >>> spectral_radius(layer.cell, solution.state, solution.context).radius.max()
     """
+    check_kind("spectral_radius", "steps", steps, "int")
+    check_kind("spectral_radius", "rtol", rtol, "float")
     if steps < 1 or not rtol >= 0:
         raise ValueError(f"spectral_radius(steps={steps}, rtol={rtol}) cannot run; pass at least 1 and at least 0.")
     at = linearise(cell, state, context, valid, attached=False)

@@ -189,7 +189,7 @@ def _cost(analysis: Mapping[str, Any], summary: Mapping[str, Any]) -> list[Block
             "block_activation_bytes": ("held by its hidden layers alone", "bytes"),
             "mean_forward_evaluations": ("evaluations a solve, training", "number"),
             "mean_backward_evaluations": ("evaluations a solve, backward", "number"),
-            "mean_validation_evaluations": ("evaluations a solve, validation", "number"),
+            "mean_validation_evaluations": ("evaluations a solve, validation (slowest window of a batch)", "number"),
         }
         from poise.report import format_value
 
@@ -203,9 +203,16 @@ def _cost(analysis: Mapping[str, Any], summary: Mapping[str, Any]) -> list[Block
 
 
 def _evaluation(evaluation: Mapping[str, Any]) -> list[Block]:
-    cells = [(name.replace("_", " "), value) for name, value in evaluation.items() if isinstance(value, int | float)]
+    names = {"mean_evaluations": "evaluations a solve (slowest window of a batch)"}
+    cells = [
+        (names.get(name, name.replace("_", " ")), value)
+        for name, value in evaluation.items()
+        if isinstance(value, int | float)
+    ]
     if not cells:
         return []
     solver = evaluation.get("solver")
     blocks: list[Block] = [Table(("measure", "value"), cells, "By the latest `poise evaluate`.")]
+    if evaluation.get("statuses"):
+        blocks.append(Statuses({"evaluation": evaluation["statuses"]}))
     return [*blocks, Settings({"solver": solver})] if solver else blocks

@@ -71,7 +71,8 @@ def summary_table(summary: dict[str, Any], quality_names: Mapping[str, str]) -> 
     if summary["mean_forward_evaluations"]:
         forward, backward = summary["mean_forward_evaluations"], summary["mean_backward_evaluations"]
         rows.append(("evaluations a solve", f"{forward:.1f} forward, {backward:.1f} backward"))
-        rows.append(("  in validation", f"{summary['mean_validation_evaluations']:.1f}"))
+        slowest = f"{summary['mean_validation_evaluations']:.1f}, for the slowest sample of each batch"
+        rows.append(("  in validation", slowest))
     for label, name in (("statuses in training", "statuses"), ("  in validation", "validation_statuses")):
         if summary[name]:
             counted = ", ".join(f"{number:,} {status}" for status, number in summary[name].items())

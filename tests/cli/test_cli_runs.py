@@ -75,10 +75,16 @@ def test_evaluate_and_generate_take_another_solver(poise, trained):
 
 
 @pytest.mark.filterwarnings("default::poise.ConvergenceWarning")
-def test_solves_that_miss_their_tolerance_are_told_once(poise, trained):
+def test_solves_that_miss_their_tolerance_are_told_once(poise, trained, tmp_path):
     code, out, err = poise("evaluate", trained, "--solver.rtol", "1e-6", "--solver.max_steps", 2)
     assert code == 0 and " BUDGET" in out
     assert len(err.splitlines()) == 1 and err.startswith("poise: warning: the forward solve ended BUDGET for ")
+    assert "2.0, for the slowest sample of each batch" in out
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    poise("report", folder)
+    evaluation = (folder / "report.html").read_text().partition(">Evaluation<")[2].partition(">Settings<")[0]
+    assert "all allowed evaluations were spent" in evaluation and "slowest window of a batch" in evaluation
 
 
 def test_evaluate_measures_the_test_split_of_a_folder(poise, trained, text_file, tmp_path):

@@ -273,3 +273,16 @@ def test_find_root():
     assert torch.allclose(pair.state[0], torch.tensor(2.0), atol=1e-3)
     with pytest.raises(ValueError, match=r"returned shape \(2, 2\)"):
         poise.find_root(lambda z: z[:, :2], torch.zeros(2, 3))
+
+
+def test_an_absolute_tolerance_is_named_where_it_was_asked_for():
+    case = linear(torch.tensor([0.5, 0.99]))
+    reached = poise.fixed_point(case.f, case.z0, case.x, solver=Picard(rtol=1e-9, atol=1.0))
+    assert reached.atol == 1.0 and repr(reached).endswith(", asked: rtol 1e-09 or atol 1")
+    with pytest.warns(ConvergenceWarning, match=r"asked: rtol 1e-06 or atol 1e-08\)"):
+        missed = poise.fixed_point(case.f, case.z0, case.x, solver=Picard(rtol=1e-6, atol=1e-8, max_steps=5))
+    assert "asked: rtol 1e-06 or atol 1e-08" in missed.describe("the solve")
+    plain = poise.fixed_point(case.f, case.z0, case.x, solver=Anderson())
+    assert "atol" not in plain.describe("the solve") and "asked" not in repr(plain)
+    fixed = poise.fixed_point(case.f, case.z0, case.x, solver=Picard(rtol=None, atol=1e-3, max_steps=3))
+    assert "asked: a fixed budget" in fixed.describe("the solve")

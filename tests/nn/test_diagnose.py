@@ -18,6 +18,7 @@ from poise import (
     Neumann,
     Phantom,
     Picard,
+    Reversible,
     Status,
     Unrolled,
 )
@@ -66,6 +67,31 @@ def deaf(linear, z, x):
     return torch.tanh(linear(z) + 1)
 
 
+class Spoilt(torch.autograd.Function):
+    """The identity, with a backward that multiplies by a number."""
+
+    @staticmethod
+    def forward(ctx, z, factor):
+        ctx.factor = factor
+        return z.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return ctx.factor * grad, None
+
+
+def without_derivative(linear, z, x):
+    return Spoilt.apply(torch.tanh(linear(z) + x), float("nan"))
+
+
+def root_of_zero(linear, z, x):
+    return 0.5 * torch.tanh(z) + x + 0 * (z - z).abs().sqrt()
+
+
+def singular(linear, z, x):
+    return Spoilt.apply(0.5 * z, 2.0) + x  # whose I - J is said to be zero
+
+
 SHORT = Implicit(GMRES(max_steps=2))
 PLANTED = {
     "expansive cell": [
@@ -96,6 +122,13 @@ PLANTED = {
         Equilibrium(Cell(gain=0.95), adjoint=JacobianFree()),
         Equilibrium(Cell(gain=0.95), adjoint=Phantom(1)),
     ],
+    "non-finite derivative": [
+        Equilibrium(Cell(without_derivative)),
+        Equilibrium(Cell(root_of_zero)),
+        Equilibrium(Cell(without_derivative), adjoint=JacobianFree()),
+        Equilibrium(Cell(without_derivative), adjoint=Implicit(Neumann(terms=3))),
+    ],
+    "inexact backward": [Equilibrium(Cell(gain=0.9), Picard(damping=0.8, rtol=1e-6), Reversible())],
     "loose tolerance": [Equilibrium(Cell(gain=0.97), Picard(rtol=0.3))],
     "diverging solver": [
         Equilibrium(Cell(lambda linear, z, x: x - 0.9 * z), Picard(damping=1.9, max_steps=60)),
@@ -333,3 +366,52 @@ def test_more_budget_is_no_advice_where_the_residual_hardly_falls():
 
     layer = Equilibrium(Swinging(lambda linear, z, x: 10 - 0.9999 * (z - 9) + 0.01 * x), Picard(max_steps=20))
     assert "hardly falls any more: take another solver" in diagnose(layer, inputs()).summary()
+
+
+@pytest.mark.parametrize("adjoint", [Implicit(), JacobianFree(), Implicit(poise.Dense())], ids=repr)
+def test_a_backward_that_fails_is_not_told_of_the_forward(adjoint):
+    diagnosis = diagnose(Equilibrium(Cell(singular), adjoint=adjoint), inputs())
+    names = [finding.name for finding in diagnosis.findings]
+    assert names == ["expansive cell", "singular backward"]  # the radius is 1 where the system is singular
+    assert "a tighter backward solve at the solutions ends" in str(diagnosis.findings[1])
+    assert diagnosis.accuracy.state < 1e-6 and diagnosis.accuracy.gradient is None
+    assert "in float64, whose backward gives no gradient to compare" in str(diagnosis)
+
+
+def test_a_derivative_that_is_not_finite_has_words_of_its_own():
+    diagnosis = diagnose(Equilibrium(Cell(without_derivative)), inputs())
+    assert len(diagnosis.findings) == 1 and "NaN or infinity for 10 of 10 samples" in diagnosis.summary()
+    assert "max_steps" not in diagnosis.summary() and "nan" not in str(diagnosis).replace("NaN", "")
+    assert "radius      not measured, since the Jacobian is not finite" in str(diagnosis)
+
+
+def test_more_products_are_no_advice_where_the_backward_diverges():
+    layer = Equilibrium(Cell(gain=1.5), Anderson(max_steps=300), Implicit(Picard(max_steps=50)))
+    found = {finding.name: str(finding) for finding in diagnose(layer, inputs()).findings}
+    assert "take GMRES()" in found["diverging backward"] and "raise max_steps" not in found["diverging backward"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("where", ["caller", "cell", "dtype"])
+def test_the_floor_is_that_of_the_precision_in_which_the_cell_computes(dtype, where):
+    def own(linear, z, x):
+        with torch.autocast("cpu", dtype, enabled=where == "cell"):
+            answer = torch.tanh(linear(z) + x)
+        return answer.to(z.dtype)
+
+    layer, x = Equilibrium(Cell(own if where == "cell" else None)), inputs()
+    if where == "dtype":
+        layer, x = layer.to(dtype), x.to(dtype)
+    with torch.autocast("cpu", dtype, enabled=where == "caller"):
+        diagnosis = diagnose(layer, x)
+    assert diagnosis.dtype == dtype
+    name = str(dtype).removeprefix("torch.")
+    assert f"asks for less than {name} gives" in diagnosis.summary() and f"in {name}; asked: 0.0001" in str(diagnosis)
+    remedy = "or evaluate the cell outside autocast." if where == "caller" else "or run the cell in float32."
+    assert diagnosis.summary().endswith(remedy)
+
+
+def test_a_cell_that_autocast_leaves_alone_computes_in_its_own_precision():
+    with torch.autocast("cpu", torch.bfloat16):
+        diagnosis = diagnose(Equilibrium(Cell(lambda linear, z, x: 0.5 * torch.tanh(z) + x), Picard()), inputs())
+    assert diagnosis.dtype == torch.float32 and "in float32; asked" in str(diagnosis)

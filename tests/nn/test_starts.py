@@ -33,7 +33,7 @@ def test_an_earlier_solution_of_tuples_and_the_function():
     x = torch.rand(3, 4)
     first = poise.fixed_point(f, (torch.zeros(3, 4), torch.zeros(3, 2)), x, solver=Anderson(rtol=1e-6))
     assert poise.fixed_point(f, first, x, solver=Anderson(rtol=1e-5)).evaluations == 1
-    with pytest.raises(ValueError, match=r"context has shape \(2, 4\) but the state holds 3 samples"):
+    with pytest.raises(ValueError, match=r"context has shape \(2, 4\) but the earlier solution holds 3 samples; start"):
         poise.fixed_point(f, first, x[:2])
 
 
@@ -71,7 +71,18 @@ def test_the_initialisation_loss_is_its_formula():
         lambda z, x: (0.5 * z[0] + x, 0.5 * z[1] + 1), (torch.zeros(2, 3), torch.ones(2)), torch.ones(2, 3)
     )
     parts = [1.0, 0.25]  # |0 - 2|^2 / |2|^2 and |1 - 2|^2 / |2|^2
-    assert initialization_loss(pair).item() == pytest.approx(sum(parts) / 2, rel=1e-3)
+    with torch.no_grad():  # which asks for no gradient
+        found = initialization_loss(pair)
+    assert found.item() == pytest.approx(sum(parts) / 2, rel=1e-3)
+
+
+def test_an_initialisation_loss_that_would_train_nothing_is_refused():
+    layer = Equilibrium(Cell())
+    with pytest.raises(ValueError, match=r"trains nothing; give the Equilibrium an initializer .*no_grad\(\)\.$"):
+        initialization_loss(layer.solve(inputs()))
+    layer = with_initializer()
+    with pytest.raises(ValueError, match="pass no z0"):
+        initialization_loss(layer.solve(inputs(), layer.solve(inputs())))
 
 
 def test_a_sample_without_a_solution_does_not_train_the_initialiser():

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from poise.fixed_point.dual import carried, in_dual_level
 from poise.fixed_point.loop import Iterate, iterate
+from poise.fixed_point.options import check_options
 from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.solution import OnFailure, Solution, Status
 from poise.fixed_point.solvers import Solver
@@ -37,6 +38,9 @@ class Adjoint(ABC):
 
     # Whether the solve itself is recorded, instead of what `attach` adds after it.
     records_solve: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     @property
     def records(self) -> bool:

@@ -54,6 +54,7 @@ class Implicit(Adjoint):
     reuse: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.solver, type) or not isinstance(self.solver, Solver | LinearSolver):
             raise TypeError(
                 f"Implicit(solver={self.solver!r}) cannot solve the backward; pass GMRES(), Neumann() or a solver."

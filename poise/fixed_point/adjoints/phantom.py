@@ -30,6 +30,7 @@ class Phantom(Adjoint):
     form: Literal["unrolled", "neumann"] = "unrolled"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.form not in ("unrolled", "neumann"):
             raise ValueError(f"Phantom(form={self.form!r}) is unknown; pass 'unrolled' or 'neumann'.")
         if self.steps < 1:

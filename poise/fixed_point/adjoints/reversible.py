@@ -50,6 +50,7 @@ class Reversible(Adjoint):
     rtol: float = 1e-6
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.rtol > 0:
             raise ValueError(f"Reversible(rtol={self.rtol}) lets no rounding pass; pass a number above 0.")
 

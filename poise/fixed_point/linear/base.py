@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 from torch import Tensor
 
@@ -104,12 +104,3 @@ def as_linear(solver: Solver | LinearSolver) -> LinearSolver:
             f"the backward mixes whole samples, but {solver} has scope={solver.scope!r}; pass one with scope='sample'."
         )
     return FixedPointLinear(solver)
-
-
-def check_options(solver: Any) -> None:
-    """Refuse a tolerance or a budget that means nothing."""
-    name = type(solver).__name__
-    if solver.rtol is not None and not solver.rtol >= 0:
-        raise ValueError(f"{name}(rtol={solver.rtol}) is no tolerance; pass a number of at least 0, or None.")
-    if solver.max_steps < 1:
-        raise ValueError(f"{solver} makes no step; pass max_steps of at least 1.")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from poise.fixed_point.linear.base import Product
 from poise.fixed_point.loop import FLOOR, Iterate
+from poise.fixed_point.options import check_options
 from poise.fixed_point.solution import Status, Trace
 
 
@@ -26,8 +27,7 @@ class Dense:
     max_features: int = 4096
 
     def __post_init__(self) -> None:
-        if not self.rtol >= 0:
-            raise ValueError(f"Dense(rtol={self.rtol}) is no tolerance; pass a number of at least 0.")
+        check_options(self)
         if self.max_features < 1:
             raise ValueError(f"Dense(max_features={self.max_features}) solves nothing; pass at least 1.")
 

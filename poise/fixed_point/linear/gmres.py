@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poise.fixed_point.linear.base import LIVE_SHARE, Product, check_options
+from poise.fixed_point.linear.base import LIVE_SHARE, Product
 from poise.fixed_point.linear.progress import Progress, possible
 from poise.fixed_point.loop import Iterate
+from poise.fixed_point.options import check_options
 from poise.fixed_point.solution import Status
 from poise.fixed_point.tree import select_rows
 

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from poise.fixed_point.linear.base import FixedPointLinear
 from poise.fixed_point.loop import Iterate
+from poise.fixed_point.options import check_options
 from poise.fixed_point.solvers.picard import Picard
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Neumann:
     """u = d * sum over i = 0..terms of (d J^T + (1 - d) I)^i b, d the damping: a fixed budget of products, no test.
 
@@ -24,6 +25,7 @@ class Neumann:
     damping: float = 1.0
 
     def __post_init__(self) -> None:
+        check_options(self)
         if self.terms < 1:
             raise ValueError(f"Neumann(terms={self.terms}) makes no product; pass at least 1, or use JacobianFree().")
         if not 0 < self.damping <= 1:

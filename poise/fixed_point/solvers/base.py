@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from poise.fixed_point.options import check_options
 from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.tree import where_rows
 
@@ -40,22 +41,11 @@ class Solver(ABC):
     recordable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        name = type(self).__name__
-        for option in ("rtol", "atol", "max_steps", "check_every"):
-            value = getattr(self, option)
-            kinds = (int,) if option in ("max_steps", "check_every") else (int, float)
-            if (isinstance(value, bool) or not isinstance(value, kinds)) and not (option == "rtol" and value is None):
-                raise TypeError(f"{name}({option}={value!r}) is no number of its kind; pass {kinds[-1].__name__}.")
-        if self.rtol is not None and not self.rtol >= 0:
-            raise ValueError(f"{name}(rtol={self.rtol}) is no tolerance; pass a number of at least 0, or None.")
-        if not self.atol >= 0:
-            raise ValueError(f"{name}(atol={self.atol}) is no tolerance; pass a number of at least 0.")
-        if self.max_steps < 1:
-            raise ValueError(f"{name}(max_steps={self.max_steps}) allows no evaluation; pass at least 1.")
+        check_options(self)
         if self.check_every < 1:
-            raise ValueError(f"{name}(check_every={self.check_every}) never tests; pass at least 1.")
+            raise ValueError(f"{type(self).__name__}(check_every={self.check_every}) never tests; pass at least 1.")
         if self.scope not in ("sample", "prefix"):
-            raise ValueError(f"{name}(scope={self.scope!r}) is unknown; pass 'sample' or 'prefix'.")
+            raise ValueError(f"{type(self).__name__}(scope={self.scope!r}) is unknown; pass 'sample' or 'prefix'.")
 
     @abstractmethod
     def init(self, z: Tensor) -> Any:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from poise.fixed_point.options import require
 from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.solvers.base import Solver
 
@@ -32,6 +33,10 @@ class External(Solver):
     find: Callable[[Callable[[Any], Any], Tensor], Any]
 
     recordable: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("find", self.find, Callable, "lambda g, z: scipy.optimize.root(g, z.numpy()).x")
 
     def init(self, z: Tensor) -> Any:
         """Return no memory."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from poise.fixed_point.options import check_kind
 from poise.nn.attention import BlockNoise, Rotary, TransformerBlock
 
 
@@ -29,6 +30,8 @@ class TransformerCell(nn.Module):
 
     def __init__(self, d_model: int, n_heads: int, n_layers: int, d_ff: int, dropout: float = 0.0) -> None:
         super().__init__()
+        check_kind("TransformerCell", "n_layers", n_layers, "int")
+        check_kind("TransformerCell", "dropout", dropout, "float")
         if n_layers < 1:
             raise ValueError(f"n_layers={n_layers} leaves nothing to iterate; pass at least 1.")
         if not 0 <= dropout < 1:
