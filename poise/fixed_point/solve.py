@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from poise.fixed_point.adjoints import Adjoint, Implicit
@@ -22,7 +23,7 @@ from poise.fixed_point.state import Layout
 from poise.fixed_point.tally import Counters
 from poise.fixed_point.trajectory import Callback, Observer, wanted_evaluations
 from poise.fixed_point.transforms import admitted
-from poise.fixed_point.tree import tree_map
+from poise.fixed_point.tree import tree_leaves, tree_map
 
 
 @outside_compilation
@@ -45,10 +46,10 @@ def fixed_point(
     """Find z = f(z, context) for every sample of a batch, and differentiate through it.
 
     `f`: returns a state shaped as it was given. `z0`: the start, a tensor (batch, ...) or a tuple of them, real or
-    complex, or an earlier Solution, whose state is gone on from (detached). `context`: a tree of tensors (batch, ...)
-    with all that belongs to a sample; with it, samples that are finished leave the batch; without one, `f` is called
-    as f(z) and they are frozen only. `solver`, `adjoint`: values such as `Anderson(rtol=1e-6)` and `Phantom(steps=3)`.
-    `parameters`: tensors that `f` closes over and that second
+    complex, or an earlier Solution, whose state is gone on from: detached, and from zero for a sample that is not
+    finite. `context`: a tree of tensors (batch, ...) with all that belongs to a sample; with it, samples that are
+    finished leave the batch; without one, `f` is called as f(z) and they are frozen only. `solver`, `adjoint`: values
+    such as `Anderson(rtol=1e-6)` and `Phantom(steps=3)`. `parameters`: tensors that `f` closes over and that second
     derivatives shall reach (first derivatives reach all). `valid`: a bool mask over the leading dimensions of the state
     (or one for each part); entries outside are left out of residuals and mixing. `position_dim`: the dimension of
     positions under scope="prefix". `on_failure`: what happens when a solve misses its tolerance, forward or backward:
@@ -73,7 +74,7 @@ def fixed_point(
     counters = Counters.single() if counters is None else counters
     start = "the state"
     if isinstance(z0, Solution):
-        z0, start = tree_map(Tensor.detach, z0.state), "the earlier solution"
+        z0, start = _usable(z0.state), "the earlier solution"
     layout = Layout.of(z0, position_dim if solver.scope == "prefix" else None)
     z = layout.pack(z0)
     check_context(context, z.shape[0], start)
@@ -103,6 +104,14 @@ def fixed_point(
     solution = found.solution(adjoint.attach(attachment), backward)
     trajectory = () if observer is None else observer.states(attachment, solution.state, adjoint.records_solve)
     return replace(solution, start=z0, context=context, trajectory=trajectory, atol=solver.atol)
+
+
+def _usable(state: Any) -> Any:
+    """Return a state to go on from: detached, with zeros for samples in which a number is not finite."""
+    state = tree_map(Tensor.detach, state)
+    finite = [part.isfinite().flatten(1).all(dim=1) for _, part in tree_leaves(state)]
+    usable = torch.stack(finite).all(dim=0)
+    return tree_map(lambda part: torch.where(usable.view(-1, *[1] * (part.dim() - 1)), part, 0), state)
 
 
 def find_root(g: Callable[..., Any], z0: Any, context: Any = None, **options: Any) -> Solution:

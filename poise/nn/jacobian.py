@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from poise.fixed_point.packed import PackedCell, asks_for_context, check_context
 from poise.fixed_point.state import Layout
 from poise.fixed_point.transforms import refuse_inference
+from poise.nn.parametrized import measured_weights, pinned
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,17 @@ class Linearisation:
 
 
 def linearise(cell: Callable[..., Any], state: Any, context: Any, valid: Any, *, attached: bool) -> Linearisation:
-    """Evaluate the cell once with a graph; `attached`: keep the state's own graph where it has one."""
+    """Evaluate the cell once with a graph; `attached`: keep the state's own graph where it has one.
+
+    Normalised weights are those of the last solve: a measurement moves nothing.
+    """
     refuse_inference("a product with the cell's Jacobian")
     layout = Layout.of(state)
     z = layout.pack(state)
     check_context(context, z.shape[0])
     takes_context = context is not None or asks_for_context(cell)
-    packed = PackedCell(cell, layout, context, selectable=False, takes_context=takes_context)
+    measured = pinned(cell, measured_weights(cell)) if isinstance(cell, nn.Module) else cell
+    packed = PackedCell(measured, layout, context, selectable=False, takes_context=takes_context)
     with torch.enable_grad():
         if not (attached and z.requires_grad):
             z = z.detach().requires_grad_()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 Kind = Literal["weight", "spectral"]
@@ -47,10 +47,38 @@ def normalize(module: nn.Module, kind: Kind, **options: Any) -> nn.Module:
                 f"{owners[id(layer.weight)]} and {name} share one weight, which normalising would part; untie them."
             )
         owners[id(layer.weight)] = name
-    register: Any = parametrizations.weight_norm if kind == "weight" else parametrizations.spectral_norm
     for _, layer in layers:
-        register(layer, "weight", **options)
+        if kind == "spectral":
+            parametrizations.spectral_norm(layer, "weight", **options)
+        else:
+            parametrize.register_parametrization(layer, "weight", WeightNorm(**options), unsafe=True)
     return module
+
+
+class WeightNorm(nn.Module):
+    """weight = g v / |v|, |v| by the slices of `dim` (None or -1: of the whole), to be registered as a parametrization.
+
+    As `torch.nn.utils.parametrizations.weight_norm`, with its names and shapes in a state dict, but for its fused
+    kernel, whose second derivative is wrong.
+    """
+
+    def __init__(self, dim: int | None = 0) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, g: Tensor, v: Tensor) -> Tensor:
+        """Return the weight."""
+        return v * (g / self._length(v))
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the lengths and the directions of a weight."""
+        return self._length(weight), weight
+
+    def _length(self, v: Tensor) -> Tensor:
+        if self.dim in (None, -1):
+            return torch.linalg.vector_norm(v)
+        others = [place for place in range(v.dim()) if place != self.dim]
+        return torch.linalg.vector_norm(v, dim=others, keepdim=True)
 
 
 def remove_normalization(module: nn.Module) -> nn.Module:

@@ -19,6 +19,19 @@ def computed_weights(cell: nn.Module) -> Weights:
     return tuple((parametrization, parametrization()) for parametrization in found)
 
 
+def measured_weights(cell: nn.Module) -> Weights:
+    """Compute them as they stand: spectral normalisation does not move its vectors, also in training mode."""
+    moving = [part for module in cell.modules() if isinstance(module, ParametrizationList) for part in module.modules()]
+    before = [part.training for part in moving]
+    try:
+        for part in moving:
+            part.training = False
+        return computed_weights(cell)
+    finally:
+        for part, training in zip(moving, before, strict=True):
+            part.training = training
+
+
 @dataclass(eq=False)
 class _Constant:
     """What stands in for a parametrization's computation, and what stood there before."""

@@ -5,6 +5,7 @@ import torch
 
 import poise
 from poise import Anderson, Broyden, NewtonKrylov, Picard, Status
+from tests.contracts.problems import dense
 
 
 @pytest.mark.parametrize("damping", [1.0, 0.5])
@@ -78,3 +79,65 @@ def test_a_lost_sample_is_not_given_to_an_external_finder():
 def test_a_layer_needs_a_module():
     with pytest.raises(TypeError, match="cell=.* is no Module; pass a value such as poise.nn.inject"):
         poise.Equilibrium(lambda z, c: z)
+
+
+def test_a_warm_start_begins_anew_where_a_sample_was_lost():
+    f = lambda z, x: (0.5 * z[0] + x, 0.5 * z[1] + 1)  # noqa: E731
+    x = torch.ones(3, 2)
+    x[1, 0] = float("nan")
+    z0 = (torch.zeros(3, 2), torch.ones(3, 1))
+    options = {"solver": Picard(rtol=1e-5), "on_failure": "ignore", "check": False}
+    lost = poise.fixed_point(f, z0, x, **{**options, "solver": Picard(rtol=None, max_steps=30)})
+    assert not lost.state[0][1].isfinite().all()
+    found = poise.fixed_point(f, lost, torch.ones(3, 2), **options)
+    assert found.ok and found.steps[1] > 10 > found.steps[0]
+
+
+class _WithoutTangent(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        y = x.tanh()
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx, grad):
+        (y,) = ctx.saved_tensors
+        return grad * (1 - y * y)
+
+
+@pytest.mark.parametrize("budget", [1, 2, 3, 5, 8, 13, 40])
+@pytest.mark.parametrize("tangents", [True, False])
+def test_newton_spends_a_fixed_budget_exactly(budget, tangents):
+    case, calls = dense(batch=5, n=16, gain=0.9), 0
+    weight = case.parameters[0].detach()
+
+    def f(z, x):
+        nonlocal calls
+        calls += 1
+        return (torch.tanh if tangents else _WithoutTangent.apply)(z @ weight.T + x)
+
+    solver = NewtonKrylov(rtol=None, max_steps=budget)
+    with torch.no_grad():
+        solution = poise.fixed_point(f, case.z0, case.x.detach(), solver=solver, check=False)
+    assert solution.evaluations == budget and (solution.steps == budget).all()
+    # A product in forward mode is a call of the cell; by two backwards it is none, but one is recorded a step.
+    assert calls == budget if tangents else calls <= budget
+
+
+def test_newton_tries_forward_mode_once():
+    case, tried = dense(batch=3, n=16, gain=0.9), 0
+
+    def f(z, x):
+        nonlocal tried
+        tried += torch.autograd.forward_ad.unpack_dual(z).tangent is not None if forward_level() else 0
+        return _WithoutTangent.apply(z @ case.parameters[0].detach().T + x)
+
+    def forward_level():
+        return torch.autograd.forward_ad._current_level >= 0
+
+    with torch.no_grad():
+        solution = poise.fixed_point(f, case.z0, case.x.detach(), solver=NewtonKrylov(rtol=1e-8), check=False)
+    assert solution.ok and tried == 1
+    # A finished row may stay for an evaluation or two.
+    assert solution.steps.sum() <= solution.rows <= 1.05 * solution.steps.sum()

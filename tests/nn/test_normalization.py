@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+import poise
 from poise import GMRES, Anderson, Equilibrium, Implicit, JacobianFree, Phantom, Picard, Unrolled
 from poise.nn import inject, normalize, remove_normalization
 from poise.nn.parametrized import computed_weights, held
@@ -203,3 +204,36 @@ def test_ddp_gives_the_same_gradients(tmp_path):
         assert_close([p.grad for p in layer.parameters()], unrolled(layer))
     finally:
         dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1, None])
+@pytest.mark.parametrize("layer", [nn.Linear(4, 3), nn.Conv2d(2, 3, 2), nn.ConvTranspose1d(2, 3, 2)], ids=str)
+def test_weight_normalisation_is_torchs_with_a_right_second_derivative(layer, dim):
+    ours, theirs = copy.deepcopy(layer).double(), copy.deepcopy(layer).double()
+    normalize(ours, "weight", dim=dim)
+    torch.nn.utils.parametrizations.weight_norm(theirs, "weight", dim=dim)
+    assert torch.allclose(ours.weight, theirs.weight) and torch.allclose(ours.weight, layer.double().weight)
+    ours.load_state_dict(theirs.state_dict())
+    names = list(dict(ours.named_parameters()))
+    assert names == list(dict(theirs.named_parameters()))
+    originals = [parameter for name, parameter in ours.named_parameters() if "original" in name]
+    list_of_weights = ours.parametrizations.weight
+    assert torch.autograd.gradgradcheck(lambda g, v: list_of_weights[0](g, v).tanh(), originals)
+
+
+@pytest.mark.parametrize("kind", ["weight", "spectral"])
+def test_a_measurement_moves_nothing(kind):
+    """Spectral normalisation moves its vectors in training mode at every computation of the weight."""
+    torch.manual_seed(0)
+    cell = inject(nn.Sequential(normalize(nn.Linear(6, 6), kind), nn.Tanh())).train()
+    layer = Equilibrium(cell)
+    x = torch.randn(3, 6)
+    solution = layer.solve(x)
+    before = {name: value.clone() for name, value in cell.state_dict().items()}
+    poise.nn.spectral_radius(cell, solution.state.detach(), solution.context)
+    generator = torch.Generator().manual_seed(0)
+    penalty = poise.nn.jacobian_penalty(cell, solution.state.detach(), solution.context, generator=generator)
+    penalty.backward()
+    assert all(torch.equal(value, before[name]) for name, value in cell.state_dict().items())
+    assert all(part.training for part in cell.modules()) and penalty > 0
+    assert cell.block[0].parametrizations.weight.original0.grad is not None if kind == "weight" else True

@@ -19,11 +19,12 @@ SAFEGUARD = 0.1
 
 @dataclass(frozen=True)
 class NewtonMemory:
-    """The line search, the tolerance of the last step, and the products that each sample has taken."""
+    """The line search, the tolerance of the last step, and what has been evaluated for each sample."""
 
     search: LineSearch
     forcing: Tensor  # (batch, 1)
-    spent: Tensor  # (batch,) int64
+    spent: Tensor  # (batch,) int64, products and what else they took
+    forward: bool | None = None  # whether the cell has forward mode; None: not known yet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +32,10 @@ class NewtonKrylov(Solver):
     """z' = z + t p with (I - J) p = g solved by GMRES, t found by halving (Knoll and Keyes 2004).
 
     For cells that hardly contract, or expand, near a good start. A Jacobian-vector product costs an evaluation with its
-    tangent and counts as one: `steps` and `max_steps` count both, and a budget is overdrawn by one inner solve at most.
-    `inner`: products a step at most. `forcing`: the largest tolerance of an inner solve, relative to |g|; it tightens
-    as |g| falls (Eisenstat and Walker 1996). Products use forward mode where the cell has it, and two backwards
-    through one graph elsewhere.
+    tangent and counts as one: `steps` and `max_steps` count both. A budget with a tolerance is overdrawn by one inner
+    solve at most, a fixed one never. `inner`: products a step at most. `forcing`: the largest tolerance of an inner
+    solve, relative to |g|; it tightens as |g| falls (Eisenstat and Walker 1996). Products use forward mode where the
+    cell has it, and two backwards through one graph elsewhere.
     """
 
     inner: int = 20
@@ -83,11 +84,16 @@ class NewtonKrylov(Solver):
         right = torch.where(refused.unsqueeze(-1), 0.0, g if valid is None else torch.where(valid > 0, g, 0.0)).squeeze(
             1
         )
-        budget = self.inner if self.rtol is not None else min(self.inner, self.max_steps - f.count.evaluations - 1)
-        direction, spent = g, memory.spent
+        budget, direction, spent, forward = self.inner, g, memory.spent, memory.forward
+        if self.rtol is None:
+            # Without forward mode one evaluation is recorded for the products of a step, and trying it took another.
+            besides = {None: 2, False: 1, True: 0}[forward]
+            budget = min(budget, self.max_steps - f.count.evaluations - 1 - besides)
         if budget > 0:
             gmres = GMRES(rtol=None if self.rtol is None else self.forcing, max_steps=budget, restart=budget)
-            found = gmres.solve(JacobianVector(f, z, valid), right, rtol=forcing.squeeze(1))
-            direction, spent = found.fz.unsqueeze(1), spent + found.steps
+            product = JacobianVector(f, z, valid, forward)
+            found = gmres.solve(product, right, rtol=forcing.squeeze(1))
+            direction, forward = found.fz.unsqueeze(1), product.effort.forward
+            spent = spent + found.steps + product.effort.extra
         following, search = search.follow(refused, z, direction, norm)
-        return following, replace(memory, search=search, forcing=forcing, spent=spent)
+        return following, replace(memory, search=search, forcing=forcing, spent=spent, forward=forward)
