@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from poise.fixed_point.adjoints import Adjoint, Implicit
-from poise.fixed_point.adjoints.base import Attachment
+from poise.fixed_point.adjoints.base import Attachment, Ledger
 from poise.fixed_point.checks import check_cell
 from poise.fixed_point.compiled import outside_compilation
 from poise.fixed_point.dual import in_dual_level, tangent_of
@@ -100,7 +100,7 @@ def fixed_point(
         counters.checked = True
         check_cell(cell, found)
     backward: list[Solution] = []
-    attachment = Attachment(cell, found, tuple(parameters), backward, counters.backward, on_failure)
+    attachment = Attachment(cell, found, tuple(parameters), Ledger(backward, counters.backward, on_failure))
     solution = found.solution(adjoint.attach(attachment), backward)
     trajectory = () if observer is None else observer.states(attachment, solution.state, adjoint.records_solve)
     return replace(solution, start=z0, context=context, trajectory=trajectory, atol=solver.atol)

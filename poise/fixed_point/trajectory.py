@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from poise.fixed_point.adjoints import JacobianFree
-from poise.fixed_point.adjoints.base import Attachment
+from poise.fixed_point.adjoints.base import Attachment, Ledger
 from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.tally import Tally
 
@@ -63,7 +63,9 @@ class Observer:
         if recorded:  # the solve was recorded, and this evaluation with it
             return self.cell.layout.unpack(fz, tuple(self.cell.dtypes) or None)
         at = replace(found, z=z.detach(), fz=fz.detach())
-        return JacobianFree().attach(replace(attachment, found=at, tally=Tally("a recorded state")))
+        return JacobianFree().attach(
+            replace(attachment, found=at, ledger=Ledger([], Tally("a recorded state"), "ignore"))
+        )
 
 
 def wanted_evaluations(record: bool | Collection[int], max_steps: int) -> Collection[int] | None:

@@ -8,6 +8,7 @@ import torch
 
 import poise
 from poise import GMRES, Anderson, BiCGSTAB, Broyden, ConvergenceWarning, Dense, Equilibrium, Implicit, Neumann, Status
+from poise.fixed_point.linear.base import LIVE_SHARE
 from tests.contracts.problems import linear
 
 CONTRACTIONS = torch.cat([torch.linspace(0.05, 0.5, 12), torch.tensor([0.7, 0.9, 0.95, 0.97])])
@@ -113,14 +114,14 @@ def test_rows_are_those_really_made():
     cell.rows.clear()
     solution.state.backward(WEIGHTS)
     recorded = list(cell.rows)  # what the backward evaluated: ever fewer rows
-    assert recorded and recorded == sorted(set(recorded), reverse=True) and recorded[0] <= len(x) / 2
+    assert recorded and recorded == sorted(set(recorded), reverse=True) and recorded[0] <= LIVE_SHARE * len(x)
     products = solution.backward.evaluations - len(recorded)
     assert products == solution.backward.steps.max()
     # Every product is over the rows of the last evaluation: by the steps of the samples, when there was which.
     live = [int((solution.backward.steps > product).sum()) for product in range(products)]
     batch, rows = len(x), sum(recorded)
     for number in live:
-        if number <= batch / 2:
+        if number <= LIVE_SHARE * batch:
             batch = number
         rows += batch
     assert solution.backward.rows == rows

@@ -1,5 +1,7 @@
 """What a review found: each test fails without its remedy."""
 
+import gc
+
 import pytest
 import torch
 
@@ -141,3 +143,28 @@ def test_newton_tries_forward_mode_once():
     assert solution.ok and tried == 1
     # A finished row may stay for an evaluation or two.
     assert solution.steps.sum() <= solution.rows <= 1.05 * solution.steps.sum()
+
+
+@pytest.mark.parametrize("adjoint", [poise.Implicit(), poise.Implicit(reuse=True)], ids=str)
+def test_nothing_of_a_solve_outlives_its_backward(adjoint):
+    """Of the tensors larger than a state's row count, the state alone is left while somebody holds it."""
+    case = dense(batch=4, n=32)
+    case.x.requires_grad_()
+    weight = case.parameters[0].detach()
+    before = alive(4 * 32)
+    solution = poise.fixed_point(
+        lambda z, x: torch.tanh(z @ weight.T + x), case.z0, case.x, solver=Broyden(rtol=1e-8), adjoint=adjoint
+    )
+    state = solution.state
+    del solution
+    state.square().sum().backward()
+    assert alive(4 * 32) - before <= 3  # the state, the gradient, and the injection that the graph names
+
+
+def alive(numbers):
+    gc.collect()
+    storages = {
+        tensor.untyped_storage().data_ptr() for tensor in gc.get_objects()
+        if type(tensor) is torch.Tensor and tensor.untyped_storage().nbytes() >= 8 * numbers
+    }  # fmt: skip
+    return len(storages)

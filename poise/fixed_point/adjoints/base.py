@@ -21,15 +21,27 @@ from poise.fixed_point.tree import select_rows, tree_map
 
 
 @dataclass(frozen=True)
+class Ledger:
+    """Where the solves of a backward are entered: with the solution, in the counts, and aloud if they failed."""
+
+    backward: list[Solution]
+    tally: Tally
+    on_failure: OnFailure
+
+    def enter(self, record: Solution, what: str | None = None) -> None:
+        """Enter one solve; `what` it was, in words."""
+        self.backward[:] = [record]
+        self.tally.add(record, self.on_failure, what)
+
+
+@dataclass(frozen=True)
 class Attachment:
     """Everything an adjoint may use of a finished solve."""
 
     cell: PackedCell
     found: Iterate
     parameters: tuple[Tensor, ...]
-    backward: list[Solution]
-    tally: Tally
-    on_failure: OnFailure
+    ledger: Ledger
 
 
 @dataclass(frozen=True)

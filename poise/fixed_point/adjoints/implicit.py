@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from poise.fixed_point.adjoints.base import (
     Adjoint,
     Attachment,
+    Ledger,
     derivatives_wanted,
     detached_state,
     on_usable_rows,
@@ -31,7 +32,7 @@ from poise.fixed_point.solution import Status
 from poise.fixed_point.solvers import Solver
 from poise.fixed_point.solvers.secant import SecantInverse
 from poise.fixed_point.transforms import BATCHED_GRADIENTS, in_transform, innermost, refuse_batched
-from poise.fixed_point.tree import tree_leaves, tree_replace
+from poise.fixed_point.tree import tree_leaves, tree_map, tree_replace
 
 Evaluate = Callable[[Tensor, Sequence[Tensor]], Tensor]  # of a state and the known inputs
 
@@ -45,7 +46,7 @@ class Implicit(Adjoint):
     grow with the number of evaluations. Second order is exact for the context and the parameters named; what the cell
     closes over otherwise is refused there (and differentiated like anything else in first order). `reuse`: start GMRES
     from the inverse Jacobian that Broyden (or Anderson) has learnt in the forward, transposed, and precondition with
-    it, where that is the better start (SHINE, Ramzi et al. 2022); its pairs stay in memory as long as the state. In
+    it, where that is the better start (SHINE, Ramzi et al. 2022); its pairs stay in memory until the backward. In
     forward mode (`torch.autograd.forward_ad`, `torch.func.jvp`) the same solver finds the tangent v = J v + df, and its
     gradient is exact as well. Bai, Kolter and Koltun (2019), theorem 1.
     """
@@ -92,8 +93,8 @@ class Implicit(Adjoint):
                 return replace(cell, context=tree_replace(cell.context, iter(context)))(z)
 
             if in_dual_level() or in_transform():
-                return _attach_dual(self.solver, attachment, evaluate, z, fz, known)
-            return _attach(self.solver, attachment, evaluate, z, fz, known, cell, inverse=inverse)
+                return _attach_dual(self.solver, attachment.ledger, evaluate, z, fz, known)
+            return _attach(self.solver, attachment.ledger, evaluate, z, fz, known, cell, inverse=inverse)
 
         return on_usable_rows(attachment, attach, (_linearised_at(attachment.found), attachment.found.inverse))
 
@@ -109,26 +110,40 @@ def _linearised_at(found: Iterate) -> Tensor:
 
 
 @dataclass(frozen=True)
+class _Extras:
+    """What makes a backward cheaper; its tensors are saved by autograd and let go with the rest of the graph."""
+
+    z: Tensor
+    image: Tensor
+    inverse: SecantInverse | None  # what the forward has learnt of (I - J)^-1, where it is used again
+
+
+@dataclass(frozen=True)
 class _Scene:
     """What a backward needs besides tensors."""
 
     solver: Solver | LinearSolver
-    attachment: Attachment
+    ledger: Ledger
     evaluate: Evaluate
     recording: Recording
-    evaluation: Evaluation | None  # where rows of the cell can be evaluated again
-    moves: bool = False  # whether the state carries a tangent
-    inverse: SecantInverse | None = None  # what the forward has learnt of (I - J)^-1, where it is used again
+    moves: bool  # whether the state carries a tangent
+    cell: PackedCell | None  # whose rows can be evaluated again
+    extras: _Extras
 
     @property
     def start(self) -> GradientEdge:
         """The leaf of the graph that is no input."""
         return self.recording.start
 
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """The evaluation that may be made again on fewer rows."""
+        return None if self.cell is None else Evaluation(self.cell, self.extras.z, self.extras.image)
+
 
 def _attach(
     solver: Solver | LinearSolver,
-    attachment: Attachment,
+    ledger: Ledger,
     evaluate: Evaluate,
     z: Tensor,
     fz: Tensor,
@@ -149,14 +164,16 @@ def _attach(
     recording = Recording(get_gradient_edge(image), get_gradient_edge(start))
     if not any(leaf.requires_grad for leaf in known) and not unnamed_leaves(recording.image, [start]):
         return fz.detach()  # nothing asks for a gradient
-    evaluation = None if cell is None or not cell.selectable else Evaluation(cell, z, image.detach())
-    scene = _Scene(solver, attachment, evaluate, recording, evaluation, moves, inverse)
+    rows = cell if cell is not None and cell.selectable else None
+    empty = z.new_empty(0)
+    extras = _Extras(empty, empty, inverse) if rows is None else _Extras(z, image.detach(), inverse)
+    scene = _Scene(solver, ledger, evaluate, recording, moves, rows, extras)
     return _ImplicitFunction.apply(scene, image, fz.detach(), *known)
 
 
 def _attach_dual(
     solver: Solver | LinearSolver,
-    attachment: Attachment,
+    ledger: Ledger,
     evaluate: Evaluate,
     z: Tensor,
     fz: Tensor,
@@ -169,7 +186,7 @@ def _attach_dual(
     if torch.is_grad_enabled():
         if not in_transform():
             with carried(False):
-                state = _attach(solver, attachment, evaluate, z, fz, known, moves=moved is not None)
+                state = _attach(solver, ledger, evaluate, z, fz, known, moves=moved is not None)
         elif innermost(image).requires_grad:
             raise RuntimeError(
                 "a state inside torch.func.jvp keeps no graph for a later backward, but the cell uses tensors that "
@@ -177,7 +194,7 @@ def _attach_dual(
             )
     if moved is None:
         return state
-    tangent = solve_tangent(solver, attachment, lambda at: evaluate(at, known), z, moved)
+    tangent = solve_tangent(solver, ledger, lambda at: evaluate(at, known), z, moved)
     if state.requires_grad:
 
         def affine(v: Tensor, named: Sequence[Tensor]) -> Tensor:
@@ -186,7 +203,7 @@ def _attach_dual(
             return torch.zeros_like(v) if after is None else after
 
         with carried(False):
-            tangent = _attach(solver, attachment, affine, tangent, tangent, [state, *known], moves=True)
+            tangent = _attach(solver, ledger, affine, tangent, tangent, [state, *known], moves=True)
     return with_tangent(state, tangent)
 
 
@@ -196,18 +213,22 @@ class _ImplicitFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scene: _Scene, image: Tensor, fz: Tensor, *known: Tensor) -> Tensor:
         state = fz.view_as(fz)
-        ctx.scene = scene
+        extras = [leaf for _, leaf in tree_leaves(scene.extras)]
+        ctx.scene = replace(scene, extras=tree_map(lambda leaf: leaf.new_empty(0), scene.extras))
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(state, *known)
+        ctx.save_for_backward(state, *known, *extras)
         return state
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> Any:
-        scene: _Scene = ctx.scene
-        nothing = [None] * (len(ctx.needs_input_grad) - 3)
+        inputs = len(ctx.needs_input_grad) - 3
+        nothing = [None] * inputs
         if grad is None:
             return None, None, None, *nothing
         refuse_batched(grad, BATCHED_GRADIENTS)
+        state, *saved = ctx.saved_tensors
+        known, extras = saved[:inputs], tree_replace(ctx.scene.extras, iter(saved[inputs:]))
+        scene: _Scene = replace(ctx.scene, extras=extras)
         if scene.moves and in_dual_level():
             raise RuntimeError(
                 "the gradient of a state that carries a tangent was asked for in its dual level, where the gradient "
@@ -215,7 +236,6 @@ class _ImplicitFunction(torch.autograd.Function):
             )
         with reusable_graphs():
             if torch.is_grad_enabled():
-                state, *known = ctx.saved_tensors
                 return None, None, None, *_recorded_gradients(scene, state, known, grad)
             u = _solve(scene, JacobianProduct(scene.recording, grad.shape, scene.evaluation), grad)
         # u goes on through the one recorded evaluation to everything the cell used, named or closed over.
@@ -243,14 +263,12 @@ class _Latch:
 
 def _solve(scene: _Scene, product: JacobianProduct, grad: Tensor) -> Tensor:
     """Solve u - J^T u = grad, count the solve, and leave its record with the solution."""
-    attachment = scene.attachment
     right = grad.detach().flatten(1)
     # A backward inside autocast is as exact as one outside: the solver's own products stay wide.
     with torch.autocast(grad.device.type, enabled=False):
         found = _reusing(scene, product, right) or as_linear(scene.solver).solve(product, right)
     record = found.solution(None)
-    attachment.backward[:] = [record]
-    attachment.tally.add(record, attachment.on_failure)
+    scene.ledger.enter(record)
     u = found.fz
     if not record.ok:
         # A gradient that came in as NaN or infinity goes on as such (loss scaling looks for it); where only the
@@ -262,9 +280,10 @@ def _solve(scene: _Scene, product: JacobianProduct, grad: Tensor) -> Tensor:
 
 def _reusing(scene: _Scene, product: JacobianProduct, right: Tensor) -> Iterate | None:
     """Solve from what the forward has learnt, or return None where nothing is to be reused."""
-    if scene.inverse is None or not isinstance(scene.solver, GMRES):
+    inverse = scene.extras.inverse
+    if inverse is None or not isinstance(scene.solver, GMRES):
         return None
-    start = reused(scene.inverse, product, right)
+    start = reused(inverse, product, right)
     found = scene.solver.solve(product, right, start.u, start.preconditioner, residual=start.residual)
     return replace(found, steps=found.steps + 2)  # the two products that decide
 
@@ -307,7 +326,7 @@ def _recorded_gradients(scene: _Scene, state: Tensor, known: list[Tensor], grad:
         if evaluation is not None:
             evaluation = replace(evaluation, z=state.detach(), fz=image.detach())
         u = _solve(scene, JacobianProduct(recording, grad.shape, evaluation), grad)
-        u = _attach(scene.solver, scene.attachment, affine, u, u, [grad, state, *known])
+        u = _attach(scene.solver, scene.ledger, affine, u, u, [grad, state, *known])
         wanted = [place for place, leaf in enumerate(gated) if leaf.requires_grad]
         latch.closed = True
         try:

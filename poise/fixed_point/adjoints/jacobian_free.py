@@ -31,6 +31,6 @@ class JacobianFree(Adjoint):
         def attach(cell: PackedCell, z: Tensor, fz: Tensor) -> Tensor:
             return cell(z.detach())
 
-        attachment.tally.solves += 1
-        attachment.tally.evaluations += 1
+        attachment.ledger.tally.solves += 1
+        attachment.ledger.tally.evaluations += 1
         return on_usable_rows(attachment, attach)

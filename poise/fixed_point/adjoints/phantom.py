@@ -58,6 +58,6 @@ class Phantom(Adjoint):
             return state
 
         if torch.is_grad_enabled():
-            attachment.tally.solves += 1
-            attachment.tally.evaluations += self.steps
+            attachment.ledger.tally.solves += 1
+            attachment.ledger.tally.evaluations += self.steps
         return on_usable_rows(attachment, attach)

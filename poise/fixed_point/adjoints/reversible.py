@@ -315,7 +315,6 @@ class _Inversion(Solution):
 
 def _record(journey: _Journey, error: Tensor, count: int) -> None:
     """Leave the record of a backward with the solution, and count it."""
-    attachment = journey.attachment
     status = torch.where(error <= journey.adjoint.rtol, int(Status.CONVERGED), int(Status.DIVERGED)).to(torch.int8)
     record = _Inversion(
         state=None,
@@ -327,5 +326,4 @@ def _record(journey: _Journey, error: Tensor, count: int) -> None:
         rtol=journey.adjoint.rtol,
         damping=journey.damping,
     )
-    attachment.backward[:] = [record]
-    attachment.tally.add(record, attachment.on_failure)
+    journey.attachment.ledger.enter(record)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from poise.fixed_point.adjoints.base import Attachment
+from poise.fixed_point.adjoints.base import Ledger
 from poise.fixed_point.dual import tangent_of, with_tangent
 from poise.fixed_point.linear import LinearSolver, as_linear
 from poise.fixed_point.solvers import Solver
@@ -15,7 +15,7 @@ from poise.fixed_point.transforms import BATCHED_TANGENTS, refuse_batched
 
 
 def solve_tangent(
-    solver: Solver | LinearSolver, attachment: Attachment, cell: Callable[[Tensor], Tensor], z: Tensor, moved: Tensor
+    solver: Solver | LinearSolver, ledger: Ledger, cell: Callable[[Tensor], Tensor], z: Tensor, moved: Tensor
 ) -> Tensor:
     """Solve v = J v + moved, where `moved` is the tangent of the cell's output at a state held still.
 
@@ -34,6 +34,5 @@ def solve_tangent(
     with torch.no_grad(), torch.autocast(z.device.type, enabled=False):  # the solver's own products stay wide
         found = as_linear(solver).solve(product, (moved / unit).flatten(1))
         record = found.solution(None)
-        attachment.backward[:] = [record]
-        attachment.tally.add(record, attachment.on_failure, "the tangent's solve")
+        ledger.enter(record, "the tangent's solve")
         return unit * found.fz.reshape(z.shape)

@@ -41,8 +41,8 @@ class Unrolled(Adjoint):
     def attach(self, attachment: Attachment) -> Any:
         """Return the state; the solve was recorded."""
         if torch.is_grad_enabled():
-            attachment.tally.solves += 1
-            attachment.tally.evaluations += attachment.found.evaluations
+            attachment.ledger.tally.solves += 1
+            attachment.ledger.tally.evaluations += attachment.found.evaluations
             if not len(attachment.found.z):  # nothing was stored of no samples, but a backward from it must not fail
                 return on_usable_rows(attachment, lambda cell, z, fz: cell(z))
         return detached_state(attachment)
