@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import evaluations, memory, results, rows, solver_tables, tinyshakespeare
+from benchmarks import evaluations, jax_solvers, memory, results, rows, solver_tables, tinyshakespeare
 
 MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 
@@ -34,6 +34,7 @@ def _with_machine(table: Callable[[dict[str, Any]], str]) -> Callable[[dict[str,
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "evaluations": _with_verdict,
     "solvers": _with_machine(solver_tables.table),
+    "jax_solvers": _with_machine(jax_solvers.table),
     "rows": rows.table,
     "memory": _with_machine(memory.table),
     "tinyshakespeare": _with_machine(tinyshakespeare.table),
