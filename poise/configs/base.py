@@ -38,6 +38,10 @@ class SolverConfig:
     """differences that anderson and broyden keep; 10 to 20 halve the evaluations of the hardest bench case"""
     form: Literal["type1", "type2"] = "type1"
     """anderson's small problem; type1 is the better one on cells that hardly contract (solver bench)"""
+    period: int = 3
+    """anderson mixes at every so many evaluations; 3 costs none on cells that contract, 1 is for those that do not"""
+    check_every: int = 1
+    """evaluations from one test to the next; more is faster where the cell is cheap, or on a GPU"""
     scope: Literal["sample", "prefix"] = "sample"
     """what shares one residual and one set of weights; prefix keeps a causal model causal"""
     damping: float = 1.0
@@ -46,7 +50,7 @@ class SolverConfig:
     def __post_init__(self) -> None:
         require(self.rtol is None or self.rtol >= 0, f"rtol is {self.rtol}; pass at least 0, or null for a budget.")
         require(self.atol >= 0, f"atol is {self.atol}; it must be at least 0.")
-        require_positive(self, "max_steps", "history")
+        require_positive(self, "max_steps", "history", "period", "check_every")
         require(0 < self.damping <= 1, f"damping is {self.damping}; it must be in (0, 1].")
 
 

@@ -31,13 +31,14 @@ def build_solver(config: SolverConfig) -> Solver:
         "rtol": config.rtol,
         "atol": config.atol,
         "max_steps": config.max_steps,
+        "check_every": config.check_every,
         "scope": config.scope,
     }
     if config.name == "picard":
         return Picard(damping=config.damping, **loop)
     if config.name == "broyden":
         return Broyden(history=config.history, step_length=config.damping, **loop)
-    return Anderson(history=config.history, form=config.form, damping=config.damping, **loop)
+    return Anderson(history=config.history, form=config.form, damping=config.damping, period=config.period, **loop)
 
 
 def build_adjoint(config: AdjointConfig) -> Adjoint:
