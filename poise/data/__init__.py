@@ -1,9 +1,14 @@
-"""Texts, tokenizers and windows of tokens; no model knows them."""
+"""Texts, tokenizers and windows of tokens, pictures and features with labels; no model knows them."""
 
 from poise.data.bpe import BPETokenizer
 from poise.data.characters import CharTokenizer
+from poise.data.digits import Placed, digits, moved_digits
 from poise.data.embedded import embedded_text
 from poise.data.errors import DataError
+from poise.data.idx import idx_pictures
+from poise.data.multiple_features import multiple_features
+from poise.data.packed_pictures import packed_pictures
+from poise.data.samples import Samples, SampleSplits
 from poise.data.text import TextSplits, read_text
 from poise.data.tokenizer import TokenizerKind, build_tokenizer, load_tokenizer
 from poise.data.tokenizer_base import Tokenizer
@@ -15,15 +20,23 @@ __all__ = [
     "Batch",
     "CharTokenizer",
     "DataError",
+    "Placed",
     "RandomWindows",
+    "SampleSplits",
+    "Samples",
     "TextSplits",
     "Tokenizer",
     "TokenizerKind",
     "WindowStream",
     "WordTokenizer",
     "build_tokenizer",
+    "digits",
     "embedded_text",
     "evaluation_batches",
+    "idx_pictures",
     "load_tokenizer",
+    "moved_digits",
+    "multiple_features",
+    "packed_pictures",
     "read_text",
 ]
