@@ -102,6 +102,12 @@ def differ(cell: PackedCell, a: Tensor, b: Tensor) -> bool:
     return not _gap(a, b) <= min(ROUNDING * cell.epsilon, ROUNDING_SHARE)
 
 
+def repeats(cell: PackedCell, again: Tensor, before: Tensor) -> bool:
+    """Return whether an evaluation made again gave the image from before, on the samples where that was finite."""
+    finite = before.flatten(1).isfinite().all(dim=1)
+    return not bool(finite.any()) or _gap(again[finite], before[finite]) <= REPEATED * cell.epsilon
+
+
 def cell_name(cell: PackedCell) -> str:
     """Return how a message names a cell."""
     return type(cell.f).__name__ if isinstance(cell.f, torch.nn.Module) else getattr(cell.f, "__name__", "cell")

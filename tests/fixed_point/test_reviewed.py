@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import poise
-from poise import Anderson, Broyden, NewtonKrylov, Picard, Status
+from poise import Anderson, Broyden, NewtonKrylov, Picard, Status, Unrolled
 from tests.contracts.problems import dense
 
 
@@ -168,3 +168,55 @@ def alive(numbers):
         if type(tensor) is torch.Tensor and tensor.untyped_storage().nbytes() >= 8 * numbers
     }  # fmt: skip
     return len(storages)
+
+
+def replaced_weights(adjoint, changed):
+    """The loss of a layer whose weights functional_call replaces, and their gradient by a backward after it."""
+    layer = poise.Equilibrium(
+        poise.nn.inject(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.LayerNorm(4), torch.nn.Tanh())).double(),
+        Picard(rtol=None, max_steps=8),
+        adjoint,
+    )
+    given = {name: (changed * p.detach()).requires_grad_() for name, p in layer.named_parameters()}
+    x = torch.randn(3, 4, dtype=torch.float64)
+    return torch.func.functional_call(layer, given, (x,)).square().sum(), list(given.values())
+
+
+def test_checkpoints_refuse_weights_that_functional_call_has_put_back():
+    """LayerNorm hides a weight's change from the size of the image."""
+    loss, given = replaced_weights(Unrolled(checkpoint=True), 1.5)
+    with pytest.raises(RuntimeError, match="gave something else.*use Unrolled"):
+        torch.autograd.grad(loss, given)
+    torch.manual_seed(0)
+    loss, given = replaced_weights(Unrolled(checkpoint=True), 1.0)  # the same weights, whoever holds them
+    found = torch.autograd.grad(loss, given)
+    torch.manual_seed(0)
+    loss, given = replaced_weights(Unrolled(), 1.0)
+    for a, b in zip(found, torch.autograd.grad(loss, given), strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=1e-12)
+
+
+def test_checkpoints_refuse_weights_that_were_changed_since():
+    weight = torch.full((3,), 0.5, requires_grad=True)
+    solution = poise.fixed_point(
+        lambda z, x: torch.tanh(weight * z + x), torch.zeros(2, 3), torch.ones(2, 3), adjoint=Unrolled(checkpoint=True)
+    )
+    with torch.no_grad():
+        weight.mul_(1.001)
+    with pytest.raises(RuntimeError, match="weights were changed since"):
+        solution.state.sum().backward()
+
+
+def test_checkpoints_do_not_mind_a_lost_sample():
+    x = torch.tensor([[1.0, 1.0], [float("nan"), 1.0]], requires_grad=True)
+    solver = Picard(rtol=None, max_steps=5)
+    gradients = []
+    for adjoint in (Unrolled(checkpoint=True), Unrolled()):
+        solution = poise.fixed_point(
+            lambda z, x: torch.tanh(0.5 * z + x), torch.zeros(2, 2), x, solver=solver, adjoint=adjoint,
+            on_failure="ignore",
+        )  # fmt: skip
+        assert solution.status.tolist() == [Status.BUDGET, Status.NONFINITE]
+        (slope,) = torch.autograd.grad(solution.state[0].sum(), x)
+        gradients.append(slope[0])
+    assert torch.equal(*gradients) and gradients[0].isfinite().all()
