@@ -2,6 +2,7 @@
 
 from poise.models.deq_transformer import DEQTransformer
 from poise.models.generation import generate, stream
+from poise.models.resnet import ResNet, resnet18, resnet34, resnet50
 from poise.models.transformer import TransformerLM
 
-__all__ = ["DEQTransformer", "TransformerLM", "generate", "stream"]
+__all__ = ["DEQTransformer", "ResNet", "TransformerLM", "generate", "resnet18", "resnet34", "resnet50", "stream"]
