@@ -5,6 +5,7 @@ from poise.models.encoders import ConvEncoder, DenseEncoder, DEQConvEncoder, DEQ
 from poise.models.generation import generate, stream
 from poise.models.resnet import ResNet, resnet18, resnet34, resnet50
 from poise.models.transformer import TransformerLM
+from poise.models.vicreg import Expander, VICReg
 
 __all__ = [
     "ConvEncoder",
@@ -13,8 +14,10 @@ __all__ = [
     "DEQTransformer",
     "DenseEncoder",
     "EquilibriumEncoder",
+    "Expander",
     "ResNet",
     "TransformerLM",
+    "VICReg",
     "generate",
     "resnet18",
     "resnet34",
