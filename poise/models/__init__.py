@@ -1,7 +1,26 @@
 """Networks, each equilibrium model beside its explicit peer."""
 
 from poise.models.deq_transformer import DEQTransformer
+from poise.models.encoders import ConvEncoder, DenseEncoder, DEQConvEncoder, DEQDenseEncoder, EquilibriumEncoder
 from poise.models.generation import generate, stream
+from poise.models.resnet import ResNet, resnet18, resnet34, resnet50
 from poise.models.transformer import TransformerLM
+from poise.models.vicreg import Expander, VICReg
 
-__all__ = ["DEQTransformer", "TransformerLM", "generate", "stream"]
+__all__ = [
+    "ConvEncoder",
+    "DEQConvEncoder",
+    "DEQDenseEncoder",
+    "DEQTransformer",
+    "DenseEncoder",
+    "EquilibriumEncoder",
+    "Expander",
+    "ResNet",
+    "TransformerLM",
+    "VICReg",
+    "generate",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "stream",
+]

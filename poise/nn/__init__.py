@@ -1,7 +1,7 @@
 """Layers on the core: the equilibrium layer, its cells, what regularises them, and what is measured of them."""
 
 from poise.nn.activation import activation_bytes
-from poise.nn.cells import Injected, TransformerCell, inject
+from poise.nn.cells import ConvCell, DenseCell, Injected, TransformerCell, inject
 from poise.nn.diagnose import diagnose
 from poise.nn.diagnosis import Diagnosis
 from poise.nn.equilibrium import Equilibrium
@@ -12,6 +12,8 @@ from poise.nn.regularization import jacobian_penalty, jittered, trajectory_corre
 from poise.nn.spectral import SpectralRadius, spectral_radius
 
 __all__ = [
+    "ConvCell",
+    "DenseCell",
     "Diagnosis",
     "Equilibrium",
     "Injected",

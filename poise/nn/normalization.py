@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
+from poise.nn.spectral_bound import SpectralBound
+
 Kind = Literal["weight", "spectral"]
 
 LAYERS = (
@@ -16,15 +18,16 @@ LAYERS = (
 )  # fmt: skip
 
 
-def normalize(module: nn.Module, kind: Kind, **options: Any) -> nn.Module:
+def normalize(module: nn.Module, kind: Kind, *, bound: float | None = None, **options: Any) -> nn.Module:
     """Normalise the weight of every linear and convolution layer of a module, in place, and return the module.
 
     `kind`: `"weight"` separates the length of each row of the weight from its direction (Salimans and Kingma 2016;
     options: `dim`); `"spectral"` divides the weight by its largest singular value, estimated by a power iteration that
     moves on in training mode and begins with numbers from PyTorch's generator (Miyato et al. 2018; options:
     `n_power_iterations`, `eps`, `dim`; a convolution's kernel counts as a matrix of its output channels, so its norm as
-    an operator may exceed 1). Spectral normalisation leaves a cell such as tanh(W z + x) just short
-    of a strict contraction: multiply its output by a number below 1.
+    an operator may exceed 1). That leaves a cell such as tanh(W z + x) just short of a strict contraction; with
+    `bound`, a number below 1, such a cell contracts: weights whose largest singular value is above it are scaled down
+    to it, and others are left as they are (Gouk et al. 2021; options: `n_power_iterations`).
 
     An `Equilibrium` computes normalised weights once a solve. Normalise before the optimiser is made, since the
     parameters change, and before loading weights that were saved normalised. A module that holds such layers is copied
@@ -35,6 +38,8 @@ def normalize(module: nn.Module, kind: Kind, **options: Any) -> nn.Module:
     """
     if kind not in ("weight", "spectral"):
         raise ValueError(f"normalize(kind={kind!r}) is unknown; pass 'weight' or 'spectral'.")
+    if bound is not None and kind != "spectral":
+        raise ValueError(f"normalize(kind={kind!r}, bound={bound}) bounds no singular value; pass kind='spectral'.")
     layers = list(_layers(module))
     if not layers:
         raise ValueError(f"{type(module).__name__} holds no linear or convolution layer; normalise one that does.")
@@ -48,10 +53,13 @@ def normalize(module: nn.Module, kind: Kind, **options: Any) -> nn.Module:
             )
         owners[id(layer.weight)] = name
     for _, layer in layers:
-        if kind == "spectral":
+        if kind == "weight":
+            parametrize.register_parametrization(layer, "weight", WeightNorm(**options), unsafe=True)
+        elif bound is None:
             parametrizations.spectral_norm(layer, "weight", **options)
         else:
-            parametrize.register_parametrization(layer, "weight", WeightNorm(**options), unsafe=True)
+            made = SpectralBound(layer.weight, bound, **options).train(layer.training)  # type: ignore[arg-type]
+            parametrize.register_parametrization(layer, "weight", made)
     return module
 
 

@@ -1,6 +1,8 @@
 """Cells: the maps whose fixed points equilibrium layers find."""
 
+from poise.nn.cells.convolutional import ConvCell
+from poise.nn.cells.dense import DenseCell
 from poise.nn.cells.injected import Injected, inject
 from poise.nn.cells.transformer import TransformerCell
 
-__all__ = ["Injected", "TransformerCell", "inject"]
+__all__ = ["ConvCell", "DenseCell", "Injected", "TransformerCell", "inject"]
