@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import evaluations, jax_solvers, memory, results, rows, solver_tables, tinyshakespeare
+from benchmarks import evaluations, jax_solvers, memory, results, rows, solver_tables, tinyshakespeare, vicreg
 
 MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 
@@ -37,6 +37,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "jax_solvers": _with_machine(jax_solvers.table),
     "rows": rows.table,
     "memory": _with_machine(memory.table),
+    "vicreg": _with_machine(vicreg.table),
     "tinyshakespeare": _with_machine(tinyshakespeare.table),
 }
 
