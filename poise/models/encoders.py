@@ -7,6 +7,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from poise.fixed_point.adjoints import Adjoint, Implicit
+from poise.fixed_point.linear import GMRES
 from poise.fixed_point.solution import Solution
 from poise.fixed_point.solvers import Anderson, Solver
 from poise.models.resnet import BasicBlock, convolution, init_convolutions
@@ -84,7 +85,7 @@ class DEQDenseEncoder(EquilibriumEncoder):
         bound: float = 0.9,
         batch_norm: bool = True,
         solver: Solver = Anderson(rtol=1e-3, max_steps=50),
-        adjoint: Adjoint = Implicit(),
+        adjoint: Adjoint = Implicit(GMRES(rtol=1e-3)),
         eval_solver: Solver | None = None,
     ) -> None:
         cell = DenseCell(in_features, width, bound=bound, batch_norm=batch_norm)
@@ -135,7 +136,7 @@ class DEQConvEncoder(EquilibriumEncoder):
         strides: tuple[int, ...] = (2, 2),
         groups: int = 8,
         solver: Solver = Anderson(rtol=1e-3, max_steps=50),
-        adjoint: Adjoint = Implicit(),
+        adjoint: Adjoint = Implicit(GMRES(rtol=1e-3)),
         eval_solver: Solver | None = None,
     ) -> None:
         stem = _convolutions(in_channels, width, strides[:-1])

@@ -1,6 +1,19 @@
-"""Losses as functions and values: torch alone, for any network."""
+"""Losses as functions and values, and what is measured of embeddings: torch alone, for any network."""
 
 from poise.objectives.barlow import BarlowTerms, BarlowTwinsLoss
+from poise.objectives.collapse import (
+    Agreement,
+    Finding,
+    Spread,
+    agreement,
+    effective_rank,
+    find_collapse,
+    mean_correlation,
+    participation_ratio,
+    scale_free_deviation,
+    spread,
+)
+from poise.objectives.probes import LinearProbe, fit_linear_probe, nearest_neighbours
 from poise.objectives.vicreg import (
     VICRegLoss,
     VICRegTerms,
@@ -10,11 +23,24 @@ from poise.objectives.vicreg import (
 )
 
 __all__ = [
+    "Agreement",
     "BarlowTerms",
     "BarlowTwinsLoss",
+    "Finding",
+    "LinearProbe",
+    "Spread",
     "VICRegLoss",
     "VICRegTerms",
+    "agreement",
     "covariance_term",
+    "effective_rank",
+    "find_collapse",
+    "fit_linear_probe",
     "invariance_term",
+    "mean_correlation",
+    "nearest_neighbours",
+    "participation_ratio",
+    "scale_free_deviation",
+    "spread",
     "variance_term",
 ]
