@@ -40,6 +40,12 @@ TASKS = {
         "poise.tasks.language:LanguageTask",
         "poise.tasks.language_report:build_page",
     ),
+    "vicreg": TaskEntry(
+        "self-supervised features by VICReg, measured by probes",
+        "poise.configs.vicreg:VICRegConfig",
+        "poise.tasks.vicreg:VICRegTask",
+        "poise.tasks.vicreg_report:build_page",
+    ),
 }
 
 COMMANDS = {

@@ -91,7 +91,8 @@ def expected(hint: Any) -> str:
         if get_origin(option) is Literal:
             parts.append("one of " + ", ".join(map(str, get_args(option))))
         elif get_origin(option) is tuple:
-            parts.append(f"a list of {len(get_args(option))} numbers")
+            inner = get_args(option)
+            parts.append("a list of numbers" if Ellipsis in inner else f"a list of {len(inner)} numbers")
         else:
             parts.append(names[option])
     return " or ".join(parts)
@@ -107,7 +108,11 @@ def _match(value: Any, option: Any) -> tuple[bool, Any]:
         return value in get_args(option), value
     if get_origin(option) is tuple:
         inner = get_args(option)
-        if not isinstance(value, list | tuple) or len(value) != len(inner):
+        if not isinstance(value, list | tuple):
+            return False, value
+        if Ellipsis in inner:  # any number of one kind
+            inner = inner[:1] * len(value)
+        if len(value) != len(inner):
             return False, value
         pairs = [_match(one, kind) for one, kind in zip(value, inner, strict=True)]
         return all(found for found, _ in pairs), tuple(one for _, one in pairs)

@@ -32,8 +32,8 @@ class Samples:
         picked = tuple(kind[index] for kind in kinds) if isinstance(kinds, tuple) else kinds[index]
         return replace(self, inputs=picked, labels=self.labels[index])
 
-    def few(self, per_class: int, generator: torch.Generator) -> Samples:
-        """Return so many samples of each class, drawn with the generator."""
+    def few(self, per_class: int, generator: torch.Generator) -> Tensor:
+        """Return the places of so many samples of each class, drawn with the generator."""
         order = torch.randperm(len(self), generator=generator)
         labels = self.labels[order]
         picked = []
@@ -44,7 +44,7 @@ class Samples:
                     f"class {self.class_names[place]!r} has {len(own)} samples, not {per_class}; ask for fewer a class."
                 )
             picked.append(own[:per_class])
-        return self.select(torch.cat(picked))
+        return torch.cat(picked)
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,17 @@ from poise.nn.equilibrium import Equilibrium
 class DenseEncoder(nn.Module):
     """Linear layers with batch norm and ReLU between them, over flattened samples.
 
-    `sizes`: features from the input to the output, as in (144, 256, 256, 128).
+    `sizes`: features from the input to the output, as in (144, 256, 256, 128). `batch_norm=False`: without it.
     """
 
-    def __init__(self, sizes: tuple[int, ...]) -> None:
+    def __init__(self, sizes: tuple[int, ...], *, batch_norm: bool = True) -> None:
         super().__init__()
         if len(sizes) < 2:
             raise ValueError(f"DenseEncoder(sizes={sizes}) has no layer; pass at least an input and an output size.")
         layers: list[nn.Module] = [nn.Flatten()]
         for before, after in pairwise(sizes[:-1]):
-            layers += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU()]
+            layers.append(nn.Linear(before, after, bias=not batch_norm))
+            layers += [nn.BatchNorm1d(after), nn.ReLU()] if batch_norm else [nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
         self.features = sizes[-1]
 

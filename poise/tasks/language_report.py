@@ -16,12 +16,11 @@ from poise.report import (
     Section,
     Series,
     Settings,
-    Statuses,
-    Table,
     Tile,
     histogram,
     line_chart,
 )
+from poise.tasks.report_parts import column, cost_tiles, costs, evaluation_blocks, page, statuses
 from poise.tasks.run_folder import RunFolder
 
 
@@ -36,19 +35,10 @@ def build_page(folder: RunFolder) -> Page:
         Section("Equilibrium", _equilibrium(rows, analysis, summary)),
         Section("Cost", _cost(analysis, summary)),
         Section("Text", [Sample(**text) for text in analysis.get("texts", [])]),
-        Section("Evaluation", _evaluation(folder.read_json(folder.evaluation))),
+        Section("Evaluation", evaluation_blocks(folder.read_json(folder.evaluation), "window")),
         Section("Settings", [Settings(settings)]),
     ]
-    recipe = settings.get("recipe")
-    versions = summary.get("versions", {})
-    return Page(
-        title=_title(settings),
-        eyebrow=f"language, {f'recipe {recipe}' if recipe else 'no recipe'}, seed {settings.get('seed')}",
-        summary=_sentence(summary),
-        tiles=_tiles(summary),
-        sections=[section for section in sections if section.blocks],
-        footer=", ".join(f"{name} {version}" for name, version in versions.items()),
-    )
+    return page(_title(settings), "language", settings, summary, _sentence(summary), _tiles(summary), sections)
 
 
 def _title(settings: Mapping[str, Any]) -> str:
@@ -60,7 +50,7 @@ def _title(settings: Mapping[str, Any]) -> str:
 
 def _sentence(summary: Mapping[str, Any]) -> str:
     if not summary:
-        return "This run is not finished: figures show what it has recorded so far."
+        return ""
     return (
         f"Validation loss {summary['val_loss']:.4f} nats a token over the whole validation split (tokens: "
         f"`{summary['tokenizer']}`, {summary['vocab_size']:,} of them) after {summary['steps']:,} steps."
@@ -70,22 +60,11 @@ def _sentence(summary: Mapping[str, Any]) -> str:
 def _tiles(summary: Mapping[str, Any]) -> list[Tile]:
     if not summary:
         return []
-    tiles = [
+    return [
         Tile("validation loss", summary["val_loss"], note="nats a token"),
         Tile("perplexity", summary["val_perplexity"], note="validation, a token"),
-        Tile("parameters", summary["parameters"]),
-        Tile("training", summary["train_seconds"], "seconds", "training steps alone"),
-        Tile("held for backward", summary["activation_bytes"], "bytes", "a training batch, up to the loss"),
+        *cost_tiles(summary),
     ]
-    if summary["mean_forward_evaluations"]:
-        backward = f"{summary['mean_backward_evaluations']:.1f} backward"
-        tiles.append(Tile("evaluations a solve", summary["mean_forward_evaluations"], note=backward))
-    return tiles
-
-
-def _column(rows: Sequence[Mapping[str, float]], name: str) -> tuple[list[float], list[float]]:
-    found = [(row["step"], row[name]) for row in rows if name in row]
-    return [step for step, _ in found], [value for _, value in found]
 
 
 def _learning(rows: Sequence[Mapping[str, float]], summary: Mapping[str, Any]) -> list[Block]:
@@ -93,15 +72,15 @@ def _learning(rows: Sequence[Mapping[str, float]], summary: Mapping[str, Any]) -
         return []
     loss = line_chart(
         [
-            Series("training, one batch", *_column(rows, "loss"), style="faint"),
-            Series("validation, whole split", *_column(rows, "val_loss"), markers=True),
+            Series("training, one batch", *column(rows, "loss"), style="faint"),
+            Series("validation, whole split", *column(rows, "val_loss"), markers=True),
         ],
         title="Loss",
         x_label="step",
         y_label="nats a token",
     )
     rate = line_chart(
-        [Series("learning rate", *_column(rows, "lr"))], title="Learning rate", x_label="step", y_label="learning rate"
+        [Series("learning rate", *column(rows, "lr"))], title="Learning rate", x_label="step", y_label="learning rate"
     )
     return [loss, rate]
 
@@ -110,7 +89,7 @@ def _equilibrium(
     rows: Sequence[Mapping[str, float]], analysis: Mapping[str, Any], summary: Mapping[str, Any]
 ) -> list[Block]:
     blocks: list[Block] = []
-    steps, residuals = _column(rows, "residual")
+    steps, residuals = column(rows, "residual")
     if steps:
         blocks.append(
             line_chart(
@@ -133,17 +112,7 @@ def _equilibrium(
                 y_label="validation windows",
             )
         )
-    counts = {
-        "training": summary.get("statuses"),
-        "backward": summary.get("backward_statuses"),
-        "validation": summary.get("validation_statuses"),
-    }
-    known = {name: count for name, count in counts.items() if count}
-    if known:
-        blocks.append(Statuses(known))
-    if known and summary.get("fixed_budget"):
-        blocks.append("Training spends a fixed budget of evaluations and tests nothing: `BUDGET` is no failure there.")
-    return blocks
+    return [*blocks, *statuses(summary)]
 
 
 def _residual_curves(residuals: Mapping[str, Sequence[Sequence[float | None]]]) -> Figure:
@@ -181,38 +150,4 @@ def _cost(analysis: Mapping[str, Any], summary: Mapping[str, Any]) -> list[Block
                 from_zero=True,
             )
         )
-    if summary:
-        names = {
-            "train_seconds": ("training steps, wall time", "seconds"),
-            "train_cpu_seconds": ("training steps, CPU time", "seconds"),
-            "activation_bytes": ("held for backward by a batch, up to the loss", "bytes"),
-            "block_activation_bytes": ("held by its hidden layers alone", "bytes"),
-            "mean_forward_evaluations": ("evaluations a solve, training", "number"),
-            "mean_backward_evaluations": ("evaluations a solve, backward", "number"),
-            "mean_validation_evaluations": ("evaluations a solve, validation (slowest window of a batch)", "number"),
-        }
-        from poise.report import format_value
-
-        cells = [
-            (label, format_value(summary[name], unit))  # type: ignore[arg-type]
-            for name, (label, unit) in names.items()
-            if name in summary
-        ]
-        blocks.append(Table(("cost", "value"), cells))
-    return blocks
-
-
-def _evaluation(evaluation: Mapping[str, Any]) -> list[Block]:
-    names = {"mean_evaluations": "evaluations a solve (slowest window of a batch)"}
-    cells = [
-        (names.get(name, name.replace("_", " ")), value)
-        for name, value in evaluation.items()
-        if isinstance(value, int | float)
-    ]
-    if not cells:
-        return []
-    solver = evaluation.get("solver")
-    blocks: list[Block] = [Table(("measure", "value"), cells, "By the latest `poise evaluate`.")]
-    if evaluation.get("statuses"):
-        blocks.append(Statuses({"evaluation": evaluation["statuses"]}))
-    return [*blocks, Settings({"solver": solver})] if solver else blocks
+    return [*blocks, *costs(summary, "window")]

@@ -108,3 +108,14 @@ def test_settings_and_recipes_import_no_torch():
         "assert not {'torch', 'lightning', 'jsonargparse'} & set(sys.modules), 'heavy'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_list_of_any_length():
+    from poise.configs.vicreg import EncoderConfig
+
+    assert from_dict(EncoderConfig, {"expander": [64, 32, 16]}).expander == (64, 32, 16)
+    for wrong in ([64, 0.5], 64, ["a"]):
+        with pytest.raises(ConfigError, match="expander must be a list of numbers"):
+            from_dict(EncoderConfig, {"expander": wrong})
+    with pytest.raises(ConfigError, match="pass at least one size"):
+        from_dict(EncoderConfig, {"expander": []})

@@ -6,6 +6,7 @@ from poise.cli.table import TASKS, load
 from poise.configs.errors import ConfigError
 from poise.configs.fields import from_dict
 from poise.configs.language import LanguageConfig
+from poise.configs.vicreg import VICRegConfig
 from poise.recipes import find_recipe, read_settings, recipes
 
 
@@ -17,8 +18,10 @@ def test_a_recipe_fits_its_task_and_says_what_it_is(recipe):
     assert any("Expect:" in line for line in header) and any("Cost:" in line for line in header)
 
 
-def test_the_default_is_the_demo():
-    assert from_dict(LanguageConfig, find_recipe("demo", "language").settings()) == LanguageConfig()
+@pytest.mark.parametrize(("name", "config"), [("demo", LanguageConfig), ("vicreg-digits", VICRegConfig)])
+def test_the_default_is_a_recipe(name, config):
+    recipe = find_recipe(name, next(task for task, entry in TASKS.items() if load(entry.config) is config))
+    assert from_dict(config, recipe.settings()) == config()
 
 
 def test_the_peers_differ_in_the_network_alone():

@@ -1,0 +1,106 @@
+"""What the pages of all tasks show alike: columns of measures, costs, statuses, evaluations, and the page around them.
+
+No torch: a page is made from what the folder of a run holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from poise.report import Block, Page, Section, Settings, Statuses, Table, Tile, format_value
+
+
+def column(rows: Sequence[Mapping[str, float]], name: str) -> tuple[list[float], list[float]]:
+    """Return the steps at which a measure was written, and its values."""
+    found = [(row["step"], row[name]) for row in rows if name in row]
+    return [step for step, _ in found], [value for _, value in found]
+
+
+def page(
+    title: str,
+    task: str,
+    settings: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    sentence: str,
+    tiles: Sequence[Tile],
+    sections: Sequence[Section],
+) -> Page:
+    """Return the page of a run; sections without a block are left out."""
+    recipe = settings.get("recipe")
+    versions = summary.get("versions", {})
+    return Page(
+        title=title,
+        eyebrow=f"{task}, {f'recipe {recipe}' if recipe else 'no recipe'}, seed {settings.get('seed')}",
+        summary=sentence or "This run is not finished: figures show what it has recorded so far.",
+        tiles=list(tiles),
+        sections=[section for section in sections if section.blocks],
+        footer=", ".join(f"{name} {version}" for name, version in versions.items()),
+    )
+
+
+def cost_tiles(summary: Mapping[str, Any]) -> list[Tile]:
+    """Return the tiles of what a finished run cost."""
+    tiles = [
+        Tile("parameters", summary["parameters"]),
+        Tile("training", summary["train_seconds"], "seconds", "training steps alone"),
+        Tile("held for backward", summary["activation_bytes"], "bytes", "a training batch, up to the loss"),
+    ]
+    if summary["mean_forward_evaluations"]:
+        backward = f"{summary['mean_backward_evaluations']:.1f} backward"
+        tiles.append(Tile("evaluations a solve", summary["mean_forward_evaluations"], note=backward))
+    return tiles
+
+
+def statuses(summary: Mapping[str, Any]) -> list[Block]:
+    """Return how the solves of a run ended."""
+    blocks: list[Block] = []
+    counts = {
+        "training": summary.get("statuses"),
+        "backward": summary.get("backward_statuses"),
+        "validation": summary.get("validation_statuses"),
+    }
+    known = {name: count for name, count in counts.items() if count}
+    if known:
+        blocks.append(Statuses(known))
+    if known and summary.get("fixed_budget"):
+        blocks.append("Training spends a fixed budget of evaluations and tests nothing: `BUDGET` is no failure there.")
+    return blocks
+
+
+def costs(summary: Mapping[str, Any], sample: str) -> list[Block]:
+    """Return the table of costs; `sample`: what a sample is called."""
+    if not summary:
+        return []
+    names = {
+        "train_seconds": ("training steps, wall time", "seconds"),
+        "train_cpu_seconds": ("training steps, CPU time", "seconds"),
+        "activation_bytes": ("held for backward by a batch, up to the loss", "bytes"),
+        "block_activation_bytes": ("held by its hidden layers alone", "bytes"),
+        "mean_forward_evaluations": ("evaluations a solve, training", "number"),
+        "mean_backward_evaluations": ("evaluations a solve, backward", "number"),
+        "mean_validation_evaluations": (f"evaluations a solve, validation (slowest {sample} of a batch)", "number"),
+    }
+    cells = [
+        (label, format_value(summary[name], unit))  # type: ignore[arg-type]
+        for name, (label, unit) in names.items()
+        if name in summary
+    ]
+    return [Table(("cost", "value"), cells)]
+
+
+def evaluation_blocks(evaluation: Mapping[str, Any], sample: str) -> list[Block]:
+    """Return what the latest `poise evaluate` found; `sample`: what a sample is called."""
+    names = {"mean_evaluations": f"evaluations a solve (slowest {sample} of a batch)"}
+    cells = [
+        (names.get(name, name.replace("_", " ")), value)
+        for name, value in evaluation.items()
+        if isinstance(value, int | float)
+    ]
+    if not cells:
+        return []
+    solver = evaluation.get("solver")
+    blocks: list[Block] = [Table(("measure", "value"), cells, "By the latest `poise evaluate`.")]
+    if evaluation.get("statuses"):
+        blocks.append(Statuses({"evaluation": evaluation["statuses"]}))
+    return [*blocks, Settings({"solver": solver})] if solver else blocks
