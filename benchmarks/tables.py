@@ -13,7 +13,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import evaluations, jax_solvers, memory, results, rows, solver_tables, tinyshakespeare, vicreg
+from benchmarks import (
+    evaluations,
+    jax_solvers,
+    memory,
+    results,
+    rows,
+    solver_tables,
+    tinyshakespeare,
+    vicreg,
+    vicreg_digits,
+    vicreg_kinds,
+)
 
 MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 
@@ -38,6 +49,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "rows": rows.table,
     "memory": _with_machine(memory.table),
     "vicreg": _with_machine(vicreg.table),
+    "vicreg_digits": _with_machine(vicreg_digits.table),
+    "vicreg_kinds": vicreg_kinds.table,
     "tinyshakespeare": _with_machine(tinyshakespeare.table),
 }
 

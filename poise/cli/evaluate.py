@@ -14,7 +14,7 @@ OVERRIDES = {**SOLVER, **ENGINE}
 
 def run(argv: list[str]) -> int:
     """Evaluate a run, print the measures and write evaluation.json."""
-    parser = run_arguments("evaluate", "Measure a run on all of its validation text, and its test text.", OVERRIDES)
+    parser = run_arguments("evaluate", "Measure a run on all of its validation split, and its test split.", OVERRIDES)
     arguments = parser.parse(argv)
     folder, task = open_run(arguments, OVERRIDES)
 

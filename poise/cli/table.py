@@ -51,7 +51,7 @@ TASKS = {
 COMMANDS = {
     "train": CommandEntry("TASK [options]", "train a task and write a run folder", "poise.cli.train:run"),
     "evaluate": CommandEntry(
-        "RUN [options]", "measure a run on its whole validation and test text", "poise.cli.evaluate:run"
+        "RUN [options]", "measure a run on its whole validation and test split", "poise.cli.evaluate:run"
     ),
     "generate": CommandEntry("RUN --prompt TEXT", "continue a text with a language run", "poise.cli.generate:run"),
     "report": CommandEntry("RUN", "write report.html again from what the folder holds", "poise.cli.report:run"),

@@ -1,0 +1,17 @@
+"""The examples run as they stand."""
+
+import os
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("POISE_DATA") or ROOT.parent / "shared" / "data")
+
+
+@pytest.mark.skipif(not (DATA / "mnist").is_dir(), reason="needs MNIST in the shared data folder")
+def test_vicreg_with_an_encoder_of_ones_own(capsys):
+    example = runpy.run_path(str(ROOT / "examples" / "vicreg_own_encoder.py"))
+    assert example["main"](str(DATA / "mnist"), steps=20, probed=1000) > 0.6
+    assert "linear probe on 1,000 labels" in capsys.readouterr().out
