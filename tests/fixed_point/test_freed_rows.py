@@ -5,6 +5,7 @@ import weakref
 
 import pytest
 import torch
+import torch.autograd.forward_ad as forward_ad
 
 import poise
 from poise import GMRES, Anderson, BiCGSTAB, Broyden, ConvergenceWarning, Dense, Equilibrium, Implicit, Neumann, Status
@@ -95,6 +96,34 @@ def test_a_mixed_batch_costs_half_and_answers_the_same(name):
         # Kernels round differently for another number of rows; what a recurrence makes of that is its own.
         error = (found[sample] - expected[0]).abs().max() / expected.abs().max()
         assert error <= (1e-9 if name in ("bicgstab", "broyden") else 1e-12)
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_a_state_made_in_a_dual_level_frees_its_rows_as_well(moves):
+    case = linear(torch.linspace(0.1, 0.97, 64), n=64)
+    weights, tangent = draw(64, 64), draw(*case.x.shape, seed=4)
+    rows = []
+
+    def f(z, x):
+        rows.append(len(z))
+        return case.f(z, x)
+
+    def solved(x):
+        adjoint = Implicit(GMRES(rtol=1e-5))
+        return poise.fixed_point(f, case.z0, x, solver=Anderson(rtol=1e-8, max_steps=300), adjoint=adjoint, check=False)
+
+    x = case.x.detach().requires_grad_()
+    expected = solved(x)
+    (gradient,) = torch.autograd.grad((expected.state * weights).sum(), x)
+    with forward_ad.dual_level():
+        solution = solved(forward_ad.make_dual(x, tangent) if moves else x)
+        state = forward_ad.unpack_dual(solution.state).primal
+    before = len(rows)
+    (found,) = torch.autograd.grad((state * weights).sum(), x)
+    again = rows[before:]
+    assert again and max(again) <= LIVE_SHARE * 64  # the cell was evaluated anew, on ever fewer samples
+    assert solution.backward.rows == expected.backward.rows <= 0.5 * 64 * int(expected.backward.steps.max())
+    assert torch.equal(found, gradient)
 
 
 @pytest.mark.parametrize("name", FREEING)

@@ -93,7 +93,7 @@ class Implicit(Adjoint):
                 return replace(cell, context=tree_replace(cell.context, iter(context)))(z)
 
             if in_dual_level() or in_transform():
-                return _attach_dual(self.solver, attachment.ledger, evaluate, z, fz, known)
+                return _attach_dual(self.solver, attachment.ledger, evaluate, z, fz, known, cell)
             return _attach(self.solver, attachment.ledger, evaluate, z, fz, known, cell, inverse=inverse)
 
         return on_usable_rows(attachment, attach, (_linearised_at(attachment.found), attachment.found.inverse))
@@ -178,6 +178,7 @@ def _attach_dual(
     z: Tensor,
     fz: Tensor,
     known: list[Tensor],
+    cell: PackedCell,
 ) -> Tensor:
     """Return `fz` as `_attach` does, with its tangent, whose gradient is that of a fixed point as well."""
     image = evaluate(z.detach(), known)
@@ -186,7 +187,7 @@ def _attach_dual(
     if torch.is_grad_enabled():
         if not in_transform():
             with carried(False):
-                state = _attach(solver, ledger, evaluate, z, fz, known, moves=moved is not None)
+                state = _attach(solver, ledger, evaluate, z, fz, known, cell, moves=moved is not None)
         elif innermost(image).requires_grad:
             raise RuntimeError(
                 "a state inside torch.func.jvp keeps no graph for a later backward, but the cell uses tensors that "
@@ -202,7 +203,7 @@ def _attach_dual(
                 after = tangent_of(evaluate(with_tangent(named[0], v), named[1:]))
             return torch.zeros_like(v) if after is None else after
 
-        with carried(False):
+        with carried(False):  # no rows of `affine` can be selected: the state and the inputs it is given have them all
             tangent = _attach(solver, ledger, affine, tangent, tangent, [state, *known], moves=True)
     return with_tangent(state, tangent)
 
