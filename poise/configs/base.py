@@ -78,18 +78,20 @@ class AdjointConfig:
 class OptimizerConfig:
     """What moves the weights, and its schedule."""
 
-    name: Literal["muon", "adamw"] = "muon"
-    """muon for matrices with adamw for the rest (Jordan et al. 2024), or adamw for all"""
+    name: Literal["muon", "adamw", "lars"] = "muon"
+    """muon for matrices with adamw for the rest (Jordan et al. 2024), adamw for all, or lars for very large batches"""
     matrix_lr: float = 0.02
     """muon's step; Jordan's choice, best of the trial"""
     matrix_weight_decay: float = 0.1
     """muon's decoupled decay (trial on tinyshakespeare)"""
     momentum: float = 0.95
-    """muon's Nesterov momentum (Jordan et al. 2024)"""
+    """muon's Nesterov momentum (Jordan et al. 2024), or lars's momentum, for which 0.9 is published"""
+    trust_coefficient: float = 1e-3
+    """lars's step as a part of a matrix's norm, before lr (You et al. 2017)"""
     lr: float = 3e-3
-    """adamw's step (trial on tinyshakespeare)"""
+    """adamw's step (trial on tinyshakespeare), or lars's, published as 0.2 * batch / 256 (Bardes et al. 2022)"""
     weight_decay: float = 0.0
-    """adamw's decoupled decay; nothing for embeddings, norms and biases (common practice)"""
+    """adamw's decoupled decay; nothing for embeddings, norms and biases (common practice); lars's, published as 1e-6"""
     betas: tuple[float, float] = (0.9, 0.95)
     """adamw's averages (nanoGPT)"""
     eps: float = 1e-8
@@ -100,7 +102,7 @@ class OptimizerConfig:
     """the cosine ends at this part of the step (trial)"""
 
     def __post_init__(self) -> None:
-        require_positive(self, "matrix_lr", "lr", "eps")
+        require_positive(self, "matrix_lr", "lr", "eps", "trust_coefficient")
         for name in ("matrix_weight_decay", "weight_decay", "warmup_steps"):
             require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; it must be at least 0.")
         require(0 <= self.momentum < 1, f"momentum is {self.momentum}; it must be in [0, 1).")

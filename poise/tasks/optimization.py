@@ -1,4 +1,4 @@
-"""What moves the weights: Muon for matrices with AdamW for the rest, and the schedule of both."""
+"""What moves the weights: Muon for matrices with AdamW for the rest, or what else is named, and its schedule."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from poise.configs.base import OptimizerConfig
+from poise.tasks.lars import LARS
 
 # Jordan et al. (2024): a quintic that takes singular values to 0.7 .. 1.2 in five steps.
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -21,6 +22,14 @@ NEWTON_SCHULZ_STEPS = 5
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     """Return the optimizer that the settings name, over all weights that want a gradient."""
+    if config.name == "lars":
+        return LARS(
+            [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad],
+            config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            trust_coefficient=config.trust_coefficient,
+        )
     matrices, rest = split_parameters(model)
     adamw = {"lr": config.lr, "betas": config.betas, "eps": config.eps, "weight_decay": config.weight_decay}
     if config.name == "adamw":
