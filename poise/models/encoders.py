@@ -110,6 +110,7 @@ class ConvEncoder(nn.Module):
         n_blocks: int = 1,
     ) -> None:
         super().__init__()
+        _check_strides(strides)
         self.stem = _convolutions(in_channels, width, strides)
         self.blocks = nn.Sequential(*(BasicBlock(width, width) for _ in range(n_blocks)))
         self.head = _pooled(width, features)
@@ -140,11 +141,17 @@ class DEQConvEncoder(EquilibriumEncoder):
         adjoint: Adjoint = Implicit(GMRES(rtol=1e-3)),
         eval_solver: Solver | None = None,
     ) -> None:
+        _check_strides(strides)
         stem = _convolutions(in_channels, width, strides[:-1])
         init_convolutions(stem)
         cell = ConvCell(width if len(strides) > 1 else in_channels, width, stride=strides[-1], groups=groups)
         equilibrium = Equilibrium(cell, solver, adjoint, eval_solver)
         super().__init__(stem, equilibrium, _pooled(width, features), features or width)
+
+
+def _check_strides(strides: tuple[int, ...]) -> None:
+    if not strides or min(strides) < 1:
+        raise ValueError(f"strides={strides} name no convolution; pass one of at least 1 for each, as in (2, 2).")
 
 
 def _convolutions(in_channels: int, width: int, strides: tuple[int, ...]) -> nn.Sequential:

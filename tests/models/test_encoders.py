@@ -105,3 +105,10 @@ def test_the_gradient_of_one_solve_is_the_sum_of_the_two(kind):
 def test_sizes_without_a_layer_are_refused():
     with pytest.raises(ValueError, match=r"sizes=\(4,\)"):
         DenseEncoder((4,))
+
+
+@pytest.mark.parametrize("make", [ConvEncoder, DEQConvEncoder])
+@pytest.mark.parametrize("strides", [(), (2, 0)])
+def test_strides_that_name_no_convolution_are_refused(make, strides):
+    with pytest.raises(ValueError, match="name no convolution; pass one of at least 1"):
+        make(3, 8, strides=strides)
