@@ -1,6 +1,7 @@
 """The layer: the same gradient in every way that PyTorch users use a module."""
 
 import copy
+import gc
 import pickle
 import warnings
 
@@ -213,6 +214,10 @@ def _ddp(rank, port, out):
     model(x).square().sum().backward()
     if rank == 0:
         torch.save([p.grad for p in model.parameters()], out)
+    # The group's threads must have ended before the process does: nobody may still use it, nor hold it.
+    dist.barrier()
+    del model
+    gc.collect()
     dist.destroy_process_group()
 
 

@@ -61,6 +61,7 @@ def run(rank, folder):
                         "backward": count.sent - before - forward,
                     }
     torch.save(found, Path(folder) / f"{rank}.pt")
+    dist.barrier()
     dist.destroy_process_group()
 
 
