@@ -58,6 +58,17 @@ def test_ratios_are_of_the_fastest_and_means_of_their_logarithms(content):
     assert summary["training step, default against fastest, geometric mean"] == pytest.approx(1.25)
 
 
+def test_a_fixed_budget_is_told_apart(content):
+    before = solver_tables.summary(content)["training step, the same without fixed budgets"]
+    step = next(entry for entry in content["steps"] if entry["library"] == "poise")
+    content["steps"].append(
+        {**step, "solver": "fixed", "default": False, "own_rtol": None, "seconds": 1e-3 * step["seconds"]}
+    )
+    after = solver_tables.summary(content)
+    assert after["training step, the same without fixed budgets"] == before
+    assert after["training step, fastest against fastest, geometric mean"] < 0.1 * before
+
+
 def test_a_case_that_only_the_peer_reaches_is_named(content):
     assert solver_tables.unmatched(content) == "Reached by torchdeq alone: forward conv to 1e-6."
 
