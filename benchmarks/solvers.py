@@ -34,8 +34,8 @@ RULE = (
     "of every weight differ by at most 1e-4 from float64, relative to the norm of each; the solvers are those that won "
     "forward and backward at either tolerance, poise's default, and torchdeq's phantom gradients; torchdeq's implicit "
     "gradient runs both as a function and as a hook. poise also takes part with fixed budgets (rtol=None, the smallest "
-    "that passes), as a training run would have them; torchdeq stops all samples together, so that its tolerances choose "
-    "the same numbers of evaluations, but it pays its tests, and its iteration without one does not take part."
+    "that passes), as a training run would have them; torchdeq stops all samples together, so that its tolerances "
+    "choose the same numbers of evaluations, but it pays its tests, and its iteration without one does not take part."
 )
 
 
