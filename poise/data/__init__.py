@@ -4,6 +4,7 @@ from poise.data.bpe import BPETokenizer
 from poise.data.characters import CharTokenizer
 from poise.data.digits import Placed, digits, moved_digits
 from poise.data.embedded import embedded_text
+from poise.data.encoded_pictures import EncodedPictures
 from poise.data.errors import DataError
 from poise.data.idx import idx_pictures
 from poise.data.multiple_features import multiple_features
@@ -20,6 +21,7 @@ __all__ = [
     "Batch",
     "CharTokenizer",
     "DataError",
+    "EncodedPictures",
     "Placed",
     "RandomWindows",
     "SampleSplits",

@@ -15,7 +15,7 @@ TRAIN = 1297  # of 1,797; the other 500 are for the test
 SIDE = 8
 
 
-def digits() -> SampleSplits:
+def digits() -> SampleSplits[Tensor]:
     """Return 1,297 and 500 pictures (N, 1, 8, 8) in [0, 1] of the UCI optical digits, split by a fixed permutation.
 
     Raises DataError where scikit-learn, which brings them, is not installed.
@@ -29,7 +29,8 @@ def digits() -> SampleSplits:
     pictures = torch.from_numpy(found.data[order]).float().view(-1, 1, SIDE, SIDE) / 16
     labels = torch.from_numpy(found.target[order]).long()
     whole = Samples(pictures, labels, tuple(str(digit) for digit in range(10)))
-    return SampleSplits(whole.select(slice(None, TRAIN)), whole.select(slice(TRAIN, None)))
+    train, test = whole.select(slice(None, TRAIN)), whole.select(slice(TRAIN, None))
+    return SampleSplits(train, test, source="the optical digits of scikit-learn")
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,14 @@ class Placed:
         return canvas * factor + self.noise * noise
 
 
-def moved_digits(times: tuple[int, int] = (4, 2), side: int = 12, seed: int = 0) -> SampleSplits:
+def moved_digits(times: tuple[int, int] = (4, 2), side: int = 12, seed: int = 0) -> SampleSplits[Tensor]:
     """Return clean digits at random places of a canvas, each so many times in training and test: what a probe sees."""
     view, generator = Placed(side, gain=0.0, noise=0.0), torch.Generator().manual_seed(seed)
     found = digits()
 
-    def placed(samples: Samples, times: int) -> Samples:
+    def placed(samples: Samples[Tensor], times: int) -> Samples[Tensor]:
         repeated = samples.select(torch.arange(len(samples)).repeat(times))
-        return Samples(view(repeated.inputs, generator), repeated.labels, repeated.class_names)  # type: ignore[arg-type]
+        return Samples(view(repeated.inputs, generator), repeated.labels, repeated.class_names)
 
-    return SampleSplits(placed(found.train, times[0]), placed(found.test, times[1]))
+    source = f"{found.source}, placed on {side}x{side} with seed {seed}"
+    return SampleSplits(placed(found.train, times[0]), placed(found.test, times[1]), source=source)

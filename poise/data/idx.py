@@ -37,10 +37,10 @@ def read_idx(path: Path) -> Tensor:
     return torch.from_numpy(np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape).copy())
 
 
-def idx_pictures(folder: Path, class_names: tuple[str, ...] = tuple("0123456789")) -> SampleSplits:
+def idx_pictures(folder: Path, class_names: tuple[str, ...] = tuple("0123456789")) -> SampleSplits[Tensor]:
     """Return the pictures (N, 1, H, W) uint8 and labels of a folder in MNIST's layout."""
 
-    def split(name: str) -> Samples:
+    def split(name: str) -> Samples[Tensor]:
         pictures = read_idx(_existing(folder, f"{FILES[name]}-images-idx3-ubyte"))
         labels = read_idx(_existing(folder, f"{FILES[name]}-labels-idx1-ubyte")).long()
         if pictures.dim() != 3 or len(pictures) != len(labels):
@@ -55,7 +55,7 @@ def idx_pictures(folder: Path, class_names: tuple[str, ...] = tuple("0123456789"
             )
         return Samples(pictures.unsqueeze(1), labels, class_names)
 
-    return SampleSplits(split("train"), split("test"))
+    return SampleSplits(split("train"), split("test"), source=f"the idx files in {str(folder)!r}")
 
 
 def _existing(folder: Path, name: str) -> Path:

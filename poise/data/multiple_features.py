@@ -21,7 +21,7 @@ CLASSES = 10
 
 def multiple_features(
     path: Path, kinds: Sequence[str] = (PIXELS, "fou"), test_per_class: int = 50, seed: int = 0
-) -> SampleSplits:
+) -> SampleSplits[tuple[Tensor, ...]]:
     """Return samples with a tuple of inputs, one for each kind asked for; 200 a class, so many of them for the test.
 
     Vectors are standardised by the training samples; pixels are pictures (N, 1, 16, 15) in [0, 1]. Raises DataError for
