@@ -164,6 +164,12 @@ def test_cuts_have_the_published_distribution(height, width):
     assert stats.ks_2samp(wide / tall, expected[:, 3] / expected[:, 2]).pvalue > 1e-3
 
 
+def test_cuts_reach_the_ends_of_their_ranges_and_go_no_further():
+    _, _, tall, wide = RandomResizedCrop(8, (0.1, 0.3), (0.6, 1.5)).draw(torch.empty(4000, 1, 1000, 1000), seeded())
+    for values, low, high in ((tall * wide / 1e6, 0.1, 0.3), (wide / tall, 0.6, 1.5)):
+        assert low * 0.99 < values.min() < low * 1.01 and high * 0.99 < values.max() < high * 1.01
+
+
 @pytest.mark.parametrize(
     ("height", "width", "ratio", "expected"),
     [
