@@ -2,16 +2,39 @@
 
 from poise.data.bpe import BPETokenizer
 from poise.data.characters import CharTokenizer
-from poise.data.digits import Placed, digits, moved_digits
+from poise.data.cifar_batches import cifar_batches
+from poise.data.digits import digits, moved_digits
 from poise.data.embedded import embedded_text
+from poise.data.encoded_pictures import EncodedPictures
 from poise.data.errors import DataError
 from poise.data.idx import idx_pictures
+from poise.data.labelled import cifar10, read_samples
 from poise.data.multiple_features import multiple_features
 from poise.data.packed_pictures import packed_pictures
+from poise.data.picture_folders import picture_folders
 from poise.data.samples import Samples, SampleSplits
 from poise.data.text import TextSplits, read_text
 from poise.data.tokenizer import TokenizerKind, build_tokenizer, load_tokenizer
 from poise.data.tokenizer_base import Tokenizer
+from poise.data.views import (
+    ColourJitter,
+    Composed,
+    GaussianBlur,
+    Grayscale,
+    HorizontalFlip,
+    Masking,
+    Noise,
+    Normalise,
+    Placed,
+    RandomResizedCrop,
+    Scaling,
+    Shift,
+    Solarise,
+    SpanMasking,
+    View,
+    vicreg_cifar_views,
+    vicreg_views,
+)
 from poise.data.windows import Batch, RandomWindows, WindowStream, evaluation_batches
 from poise.data.words import WordTokenizer
 
@@ -19,17 +42,34 @@ __all__ = [
     "BPETokenizer",
     "Batch",
     "CharTokenizer",
+    "ColourJitter",
+    "Composed",
     "DataError",
+    "EncodedPictures",
+    "GaussianBlur",
+    "Grayscale",
+    "HorizontalFlip",
+    "Masking",
+    "Noise",
+    "Normalise",
     "Placed",
+    "RandomResizedCrop",
     "RandomWindows",
     "SampleSplits",
     "Samples",
+    "Scaling",
+    "Shift",
+    "Solarise",
+    "SpanMasking",
     "TextSplits",
     "Tokenizer",
     "TokenizerKind",
+    "View",
     "WindowStream",
     "WordTokenizer",
     "build_tokenizer",
+    "cifar10",
+    "cifar_batches",
     "digits",
     "embedded_text",
     "evaluation_batches",
@@ -38,5 +78,9 @@ __all__ = [
     "moved_digits",
     "multiple_features",
     "packed_pictures",
+    "picture_folders",
+    "read_samples",
     "read_text",
+    "vicreg_cifar_views",
+    "vicreg_views",
 ]

@@ -2,4 +2,4 @@
 
 
 class DataError(ValueError):
-    """A text, tokenizer or window that cannot be had; the message is one sentence that says why and what to do."""
+    """A text, tokenizer, window or set of samples cannot be had; the message is a sentence: why, and what to do."""

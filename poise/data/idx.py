@@ -28,6 +28,8 @@ def read_idx(path: Path) -> Tensor:
         raise DataError(f"{str(path)!r} begins with {data[:4].hex()!r}, not as an idx file of bytes; fetch it anew.")
     dimensions = data[3]
     start = 4 + 4 * dimensions
+    if len(data) < start:
+        raise DataError(f"{str(path)!r} ends after {len(data)} bytes, within its header of {start}; fetch it anew.")
     shape = tuple(int.from_bytes(data[4 + 4 * place : 8 + 4 * place], "big") for place in range(dimensions))
     if len(data) != start + math.prod(shape):
         raise DataError(
@@ -37,16 +39,16 @@ def read_idx(path: Path) -> Tensor:
     return torch.from_numpy(np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape).copy())
 
 
-def idx_pictures(folder: Path, class_names: tuple[str, ...] = tuple("0123456789")) -> SampleSplits:
+def idx_pictures(folder: Path, class_names: tuple[str, ...] = tuple("0123456789")) -> SampleSplits[Tensor]:
     """Return the pictures (N, 1, H, W) uint8 and labels of a folder in MNIST's layout."""
 
-    def split(name: str) -> Samples:
+    def split(name: str) -> Samples[Tensor]:
         pictures = read_idx(_existing(folder, f"{FILES[name]}-images-idx3-ubyte"))
         labels = read_idx(_existing(folder, f"{FILES[name]}-labels-idx1-ubyte")).long()
-        if pictures.dim() != 3 or len(pictures) != len(labels):
+        if pictures.dim() != 3 or labels.dim() != 1 or len(pictures) != len(labels):
             raise DataError(
-                f"{str(folder)!r} has {name} pictures of shape {tuple(pictures.shape)} and {len(labels)} labels; both "
-                "files must come from one set."
+                f"{str(folder)!r} has {name} pictures of shape {tuple(pictures.shape)} and labels of shape "
+                f"{tuple(labels.shape)}; both files must come from one set."
             )
         if len(labels) and int(labels.max()) >= len(class_names):
             raise DataError(
@@ -55,7 +57,7 @@ def idx_pictures(folder: Path, class_names: tuple[str, ...] = tuple("0123456789"
             )
         return Samples(pictures.unsqueeze(1), labels, class_names)
 
-    return SampleSplits(split("train"), split("test"))
+    return SampleSplits(split("train"), split("test"), source=f"the idx files in {str(folder)!r}")
 
 
 def _existing(folder: Path, name: str) -> Path:

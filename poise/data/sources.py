@@ -123,15 +123,16 @@ def _sets(folder: Path) -> list[str]:
     return sorted(set(names))
 
 
-def _nearest(name: str, candidates: list[str]) -> str | None:
+def nearest(name: str, candidates: list[str]) -> str | None:
+    """Return the candidate that is most like a name, if any is."""
     return next(iter(difflib.get_close_matches(name, candidates, n=1)), None)
 
 
 def _missing_path(source: str, path: Path) -> str:
     if not os.path.isdir(path.parent):
         return f"there is no file or folder {source!r}, nor a folder {str(path.parent)!r}; check the path."
-    nearest = _nearest(path.name, _entries(path.parent))
-    hint = f"perhaps you meant {str(path.parent / nearest)!r}" if nearest else "check the path"
+    near = nearest(path.name, _entries(path.parent))
+    hint = f"perhaps you meant {str(path.parent / near)!r}" if near else "check the path"
     return f"there is no file or folder {source!r}; {hint}."
 
 
@@ -139,8 +140,8 @@ def _missing_name(source: str) -> str:
     folder, setting = data_folder()
     where = f"{str(folder)!r} ({setting})" + ("" if os.path.isdir(folder) else ", which does not exist")
     names = [EMBEDDED, *_sets(folder)]
-    nearest = _nearest(source, names + _entries(Path()))
-    hint = f"perhaps you meant {nearest!r}" if nearest else "pass one of these or a path"
+    near = nearest(source, names + _entries(Path()))
+    hint = f"perhaps you meant {near!r}" if near else "pass one of these or a path"
     return (
         f"there is no text {source!r}: no file or folder of that name here and none in {where}; "
         f"available by name: {_listing(names, '')}; {hint}."

@@ -105,6 +105,8 @@ def test_idx_files_plain_and_gzipped(idx_folder):
         ("train-images-idx3-ubyte.gz", gzip.compress(idx(np.zeros((5, 4, 3), np.uint8))[:-1]), "holds 59 bytes"),
         ("train-images-idx3-ubyte.gz", gzip.compress(idx(np.zeros((5, 4, 3), np.uint8), kind=9)), "begins with"),
         ("train-images-idx3-ubyte.gz", gzip.compress(idx(np.zeros((4, 4, 3), np.uint8))), "from one set"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(b"\0\0\x08\x03\0\0\0\x05"), "within its header of 16"),
+        ("train-labels-idx1-ubyte", idx(np.zeros((5, 1), np.uint8)), "from one set"),
         ("t10k-labels-idx1-ubyte", idx(np.array([1, 2, 77], np.uint8)), "label 77"),
         ("t10k-labels-idx1-ubyte", None, "has no t10k-labels"),
     ],
