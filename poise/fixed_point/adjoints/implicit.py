@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import get_gradient_edge
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from poise.fixed_point.adjoints.base import (
@@ -19,7 +19,7 @@ from poise.fixed_point.adjoints.base import (
     detached_state,
     on_usable_rows,
 )
-from poise.fixed_point.adjoints.graph import reaches, unnamed_leaves
+from poise.fixed_point.adjoints.graph import reaches, start_at, unnamed_leaves
 from poise.fixed_point.adjoints.products import Evaluation, JacobianProduct, Recording
 from poise.fixed_point.adjoints.reuse import reused
 from poise.fixed_point.adjoints.tangent import solve_tangent
@@ -131,11 +131,6 @@ class _Scene:
     extras: _Extras
 
     @property
-    def start(self) -> GradientEdge:
-        """The leaf of the graph that is no input."""
-        return self.recording.start
-
-    @property
     def evaluation(self) -> Evaluation | None:
         """The evaluation that may be made again on fewer rows."""
         return None if self.cell is None else Evaluation(self.cell, self.extras.z, self.extras.image)
@@ -156,7 +151,7 @@ def _attach(
 
     `cell`: what is evaluated, where it is a cell whose rows can be selected.
     """
-    start = z.detach().requires_grad_()
+    start = start_at(z)
     with reusable_graphs():
         image = evaluate(start, known)
     if not image.requires_grad:

@@ -13,11 +13,12 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from poise.fixed_point.adjoints.base import (
     Adjoint,
     Attachment,
+    Ledger,
     derivatives_wanted,
     detached_state,
     on_usable_rows,
 )
-from poise.fixed_point.adjoints.graph import unnamed_leaves
+from poise.fixed_point.adjoints.graph import start_at, unnamed_leaves
 from poise.fixed_point.compiled import reusable_graphs
 from poise.fixed_point.dual import carried, in_dual_level, tangent_of
 from poise.fixed_point.loop import Iterate, Observer, iterate
@@ -25,7 +26,7 @@ from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.solution import Solution, Status
 from poise.fixed_point.solvers import Picard, Solver
 from poise.fixed_point.transforms import BATCHED_GRADIENTS, in_transform, refuse_batched
-from poise.fixed_point.tree import tree_leaves, tree_replace
+from poise.fixed_point.tree import tree_leaves, tree_map, tree_replace
 
 EPSILON = torch.finfo(torch.float64).eps
 
@@ -76,7 +77,7 @@ class Reversible(Adjoint):
         found = replace(
             found,
             z=last.to(z.dtype),
-            fz=found.fz.chunk(2, dim=2)[0].to(z.dtype),
+            fz=found.fz.chunk(2, dim=2)[0].to(z.dtype, copy=True),  # no view of the pair
             residual=found.residual.to(z.dtype),
         )
         return _Traveled(**vars(found), path=_Path(z, last, before, _evaluations(found)), damping=solver.damping)
@@ -97,7 +98,8 @@ class Reversible(Adjoint):
                     "in forward mode, Unrolled()."
                 )
             with reusable_graphs():
-                image = cell(last.requires_grad_())
+                last = start_at(last)
+                image = cell(last)
             # What the cell closes over. A leaf of the context may be closed over as well.
             closed = [*attachment.parameters, *(leaf for leaf in context if leaf.is_leaf)]
             if image.requires_grad:
@@ -106,7 +108,8 @@ class Reversible(Adjoint):
             if not any(tensor.requires_grad for tensor in (path.start, *context, *closed)):
                 return fz.detach()
             ends = (get_gradient_edge(image), get_gradient_edge(last)) if image.requires_grad else None
-            journey = _Journey(self, attachment, cell, found.damping, path, ends, len(context))
+            budget = found.evaluations if found.rtol is None else None
+            journey = _Journey(self, attachment.ledger, cell, found.damping, budget, path, ends, len(context))
             return _Reversal.apply(journey, image, fz.detach(), path.start, *context, *closed)
 
         return on_usable_rows(attachment, attach, found.path)
@@ -181,17 +184,13 @@ class _Journey:
     """What a backward needs besides the tensors that may be differentiated."""
 
     adjoint: Reversible
-    attachment: Attachment
+    ledger: Ledger
     cell: PackedCell
     damping: float
-    path: _Path
+    budget: int | None  # evaluations of every sample, where they were fixed
+    path: _Path  # saved by autograd and let go with the rest of the graph
     ends: tuple[GradientEdge, GradientEdge] | None  # of the graph of the last evaluation; None: it is constant
     contexts: int  # of the inputs, so many belong to the context
-
-    @property
-    def start(self) -> GradientEdge | None:
-        """The leaf of the graph that is no input."""
-        return None if self.ends is None else self.ends[1]
 
 
 class _Reversal(torch.autograd.Function):
@@ -199,14 +198,14 @@ class _Reversal(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, journey: _Journey, image: Tensor, fz: Tensor, start: Tensor, *inputs: Tensor) -> Tensor:
-        ctx.scene = journey
+        way = [leaf for _, leaf in tree_leaves(journey.path)]
+        ctx.scene = replace(journey, path=tree_map(lambda leaf: leaf.new_empty(0), journey.path))
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(start, *inputs)
+        ctx.save_for_backward(start, *inputs, *way)
         return fz.view_as(fz)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> Any:
-        journey: _Journey = ctx.scene
         if grad is None:
             return (None,) * len(ctx.needs_input_grad)
         refuse_batched(grad, BATCHED_GRADIENTS)
@@ -215,7 +214,10 @@ class _Reversal(torch.autograd.Function):
                 "a second derivative was asked for, but Reversible() keeps no graph of its gradient; use Implicit(), "
                 "or Unrolled() for the second derivative of the steps."
             )
-        start, *inputs = ctx.saved_tensors
+        start, *saved = ctx.saved_tensors
+        count = len(ctx.needs_input_grad) - 4
+        inputs, path = saved[:count], tree_replace(ctx.scene.path, iter(saved[count:]))
+        journey: _Journey = replace(ctx.scene, path=path)
         with reusable_graphs():
             at_start, gradients = _run_back(journey, grad, start, inputs)
         # The last evaluation's own graph takes the gradient on to all it used.
@@ -236,8 +238,7 @@ def _run_back(
         )
         slope = slope if pulled is None else pulled.to(slope.dtype)
     totals: list[Tensor | None] = [None] * len(inputs)
-    fixed = journey.attachment.found.rtol is None
-    count = journey.attachment.found.evaluations if fixed else max(path.evaluations.tolist(), default=1)
+    count = max(path.evaluations.tolist(), default=1) if journey.budget is None else journey.budget
     for back in range(1, count):
         going = (back < path.evaluations).reshape(-1, 1, 1)
         weights = torch.where(going, b * slope, 0.0).to(grad.dtype)
@@ -326,4 +327,4 @@ def _record(journey: _Journey, error: Tensor, count: int) -> None:
         rtol=journey.adjoint.rtol,
         damping=journey.damping,
     )
-    journey.attachment.ledger.enter(record)
+    journey.ledger.enter(record)
