@@ -25,6 +25,7 @@ def run(argv: list[str]) -> int:
     for split in ("valid", "test"):
         if task.evaluation_batches(split) is not None:
             found |= measure(task, split, task.config.trainer, folder)
+    found |= task.assess()
     seconds = time.perf_counter() - began
     solves = task.cost.evaluation
     result = {
@@ -38,7 +39,7 @@ def run(argv: list[str]) -> int:
     if rank() == 0:
         folder.write_json(folder.evaluation, result)
     for name, value in found.items():
-        say(f"  {task.quality_names.get(name, name):34}{value:.4f}")
+        say(f"  {task.quality_names.get(name, name.replace('_', ' ')):34}{value:.4f}")
     if solves.solves:
         statuses = ", ".join(f"{number:,} {status}" for status, number in solves.statuses.items())
         say(f"  {'evaluations a solve':34}{solves.mean_evaluations:.1f}, for the slowest sample of each batch")

@@ -90,6 +90,8 @@ class OptimizerConfig:
     """lars's step as a part of a matrix's norm, before lr (You et al. 2017)"""
     lr: float = 3e-3
     """adamw's step (trial on tinyshakespeare), or lars's, published as 0.2 * batch / 256 (Bardes et al. 2022)"""
+    lr_scaling: Literal["none", "linear"] = "none"
+    """linear: steps are for 256 samples, and grow with those of a step on all devices (Goyal et al. 2017)"""
     weight_decay: float = 0.0
     """adamw's decoupled decay; nothing for embeddings, norms and biases (common practice); lars's, published as 1e-6"""
     betas: tuple[float, float] = (0.9, 0.95)

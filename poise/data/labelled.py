@@ -47,6 +47,7 @@ IN_DATA_FOLDER: dict[str, tuple[Callable[..., SampleSplits[Any]], str]] = {
 def read_samples(source: str, limit: int | None = None) -> SampleSplits[Any]:
     """Return the labelled set that `source` names: digits, moved-digits, mnist, cifar10, mfeat, or a folder's path.
 
+    `mfeat:pix,kar` names two of its kinds of features; without them they are pixels and Fourier coefficients.
     `limit`: of the training samples, only so many from the first on. Raises DataError, with the names there are and
     the nearest, for an unknown one; and for a limit that leaves some class without samples.
     """
@@ -68,11 +69,14 @@ def read_samples(source: str, limit: int | None = None) -> SampleSplits[Any]:
 def _found(source: str, limit: int | None) -> SampleSplits[Any]:
     if source in COMING_ALONG:
         return COMING_ALONG[source]()
-    if source in IN_DATA_FOLDER:
-        read, name = IN_DATA_FOLDER[source]
+    known, _, kinds = source.partition(":")
+    if known in IN_DATA_FOLDER and (not kinds or known == "mfeat"):
+        read, name = IN_DATA_FOLDER[known]
         folder, setting = data_folder()
         if not (folder / name).exists():
-            raise DataError(f"the set {source!r} is not at {str(folder / name)!r} ({setting}); put it there.")
+            raise DataError(f"the set {known!r} is not at {str(folder / name)!r} ({setting}); put it there.")
+        if kinds:
+            return read(folder / name, kinds=tuple(kinds.split(",")))
         # Where pictures must be decoded, those beyond the limit are not.
         return read(folder / name, limit=limit) if read is cifar10 else read(folder / name)
     path = Path(os.path.expanduser(source))

@@ -97,6 +97,7 @@ class DEQDenseEncoder(EquilibriumEncoder):
 class ConvEncoder(nn.Module):
     """3x3 convolutions of the given strides, residual blocks at one resolution, and the mean over positions.
 
+    `stem`: channels of the convolutions before the last one, which leads to `width`; None makes all as wide.
     `features`: of a linear layer at the end; None returns the `width` means themselves.
     """
 
@@ -107,11 +108,11 @@ class ConvEncoder(nn.Module):
         features: int | None = None,
         *,
         strides: tuple[int, ...] = (2, 2),
+        stem: tuple[int, ...] | None = None,
         n_blocks: int = 1,
     ) -> None:
         super().__init__()
-        _check_strides(strides)
-        self.stem = _convolutions(in_channels, width, strides)
+        self.stem = _convolutions((in_channels, *_stem_channels(strides, stem, width), width), strides)
         self.blocks = nn.Sequential(*(BasicBlock(width, width) for _ in range(n_blocks)))
         self.head = _pooled(width, features)
         self.features = features or width
@@ -125,8 +126,8 @@ class ConvEncoder(nn.Module):
 class DEQConvEncoder(EquilibriumEncoder):
     """Convolutions, the equilibrium of one residual block, and the mean over positions: the peer of `ConvEncoder`.
 
-    `strides`: of the 3x3 convolutions before the equilibrium, the last of which injects. `groups`: of its group norms.
-    With one block, the peer has as many parameters at the same width.
+    `strides`, `stem`: of the 3x3 convolutions before the equilibrium, as in the peer; the last one injects. `groups`:
+    of its group norms. With one block, the peer has as many parameters at the same width.
     """
 
     def __init__(
@@ -136,29 +137,37 @@ class DEQConvEncoder(EquilibriumEncoder):
         features: int | None = None,
         *,
         strides: tuple[int, ...] = (2, 2),
+        stem: tuple[int, ...] | None = None,
         groups: int = 8,
         solver: Solver = Anderson(rtol=1e-3, max_steps=50),
         adjoint: Adjoint = Implicit(GMRES(rtol=1e-3)),
         eval_solver: Solver | None = None,
     ) -> None:
-        _check_strides(strides)
-        stem = _convolutions(in_channels, width, strides[:-1])
-        init_convolutions(stem)
-        cell = ConvCell(width if len(strides) > 1 else in_channels, width, stride=strides[-1], groups=groups)
+        channels = (in_channels, *_stem_channels(strides, stem, width))
+        convolutions = _convolutions(channels, strides[:-1])
+        init_convolutions(convolutions)
+        cell = ConvCell(channels[-1], width, stride=strides[-1], groups=groups)
         equilibrium = Equilibrium(cell, solver, adjoint, eval_solver)
-        super().__init__(stem, equilibrium, _pooled(width, features), features or width)
+        super().__init__(convolutions, equilibrium, _pooled(width, features), features or width)
 
 
-def _check_strides(strides: tuple[int, ...]) -> None:
+def _stem_channels(strides: tuple[int, ...], stem: tuple[int, ...] | None, width: int) -> tuple[int, ...]:
     if not strides or min(strides) < 1:
         raise ValueError(f"strides={strides} name no convolution; pass one of at least 1 for each, as in (2, 2).")
+    if stem is None:
+        return (width,) * (len(strides) - 1)
+    if len(stem) != len(strides) - 1 or any(channels < 1 for channels in stem):
+        raise ValueError(
+            f"stem={stem} names the channels of {len(stem)} convolutions before the last, and strides={strides} has "
+            f"{len(strides) - 1}; pass one of at least 1 for each."
+        )
+    return stem
 
 
-def _convolutions(in_channels: int, width: int, strides: tuple[int, ...]) -> nn.Sequential:
+def _convolutions(channels: tuple[int, ...], strides: tuple[int, ...]) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for stride in strides:
-        layers += [*convolution(in_channels, width, 3, stride), nn.ReLU()]
-        in_channels = width
+    for before, after, stride in zip(channels[:-1], channels[1:], strides, strict=True):
+        layers += [*convolution(before, after, 3, stride), nn.ReLU()]
     return nn.Sequential(*layers)
 
 

@@ -52,7 +52,8 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """Stem, four stages of residual blocks at widths `width` times 1, 2, 4 and 8, and the mean over positions.
 
-    `layers`: blocks of each stage. `n_classes`: classes of a linear head; None returns the `features` themselves.
+    `layers`: blocks of each stage. `n_classes`: of a linear head; None returns the means themselves. `features`: how
+    many numbers it returns a sample, with a head or without.
     `stem`: "imagenet" is a 7x7 convolution of stride 2 and a max-pool of stride 2; "cifar" a 3x3 of stride 1, for
     pictures of about 32x32; "stride2" a 3x3 of stride 2, a quarter of its cost. `zero_init_residual`: blocks begin as
     their shortcut (Goyal et al. 2017).
@@ -87,7 +88,7 @@ class ResNet(nn.Module):
                 blocks.append(block(channels, width * 2**stage, stride))
                 channels = width * 2**stage * block.expansion
         self.blocks = nn.Sequential(*blocks)
-        self.features = channels
+        self.features = n_classes or channels
         self.head = nn.Identity() if n_classes is None else nn.Linear(channels, n_classes)
         init_convolutions(self)
         if zero_init_residual:
@@ -95,7 +96,7 @@ class ResNet(nn.Module):
                 nn.init.zeros_(each.residual[-1].weight)  # type: ignore[index, union-attr]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features (B, features), or logits (B, n_classes), of pictures (B, in_channels, H, W)."""
+        """Return features (B, features), which with a head are logits, of pictures (B, in_channels, H, W)."""
         return self.head(self.blocks(self.stem(x)).mean(dim=(2, 3)))
 
 

@@ -75,20 +75,24 @@ class VICReg(nn.Module):
 
     def forward(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
         """Return the embeddings (B, D) of both views, x1 by branch 0 and x2 by branch 1."""
-        first, second = self._encoded(x1, x2)
-        return self.branch(0)[1](first), self.branch(1)[1](second)
+        return self.expand(*self.encode(x1, x2))
 
-    def features(self, x: Tensor, branch: int = 0) -> Tensor:
-        """Return the encoder's features (B, F) of a batch, which is what a probe looks at."""
-        return _checked(self.branch(branch)[0](x))
-
-    def _encoded(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features (B, F) of both views; in one solve where the branches share an equilibrium encoder."""
         together: Callable[..., tuple[Tensor, ...]] | None = getattr(self.encoder, "encode_views", None)
         # Views of another size, small crops say, are solved apart.
         if together is None or self.branch(1)[0] is not self.encoder or x1.shape[1:] != x2.shape[1:]:
             return self.features(x1, 0), self.features(x2, 1)
         first, second = together(x1, x2)
         return _checked(first), _checked(second)
+
+    def expand(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the embeddings (B, D) of the features of both views."""
+        return self.branch(0)[1](first), self.branch(1)[1](second)
+
+    def features(self, x: Tensor, branch: int = 0) -> Tensor:
+        """Return the encoder's features (B, F) of a batch, which is what a probe looks at."""
+        return _checked(self.branch(branch)[0](x))
 
 
 def _check_fit(encoder: nn.Module, expander: nn.Module) -> None:

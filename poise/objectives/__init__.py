@@ -13,7 +13,7 @@ from poise.objectives.collapse import (
     scale_free_deviation,
     spread,
 )
-from poise.objectives.probes import LinearProbe, fit_linear_probe, nearest_neighbours
+from poise.objectives.probes import LinearProbe, OnlineProbe, fit_linear_probe, nearest_neighbours
 from poise.objectives.vicreg import (
     VICRegLoss,
     VICRegTerms,
@@ -28,6 +28,7 @@ __all__ = [
     "BarlowTwinsLoss",
     "Finding",
     "LinearProbe",
+    "OnlineProbe",
     "Spread",
     "VICRegLoss",
     "VICRegTerms",

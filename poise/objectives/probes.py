@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 ITERATIONS = 300  # of L-BFGS at most
 TOLERANCE = 1e-5  # of the gradient's largest entry, per sample
@@ -61,6 +61,67 @@ def fit_linear_probe(features: Tensor, labels: Tensor, classes: int, strength: f
     with torch.enable_grad():
         optimizer.step(closure)
     return LinearProbe(mean, deviation, weight.detach(), bias.detach())
+
+
+class OnlineProbe(nn.Module):
+    """A linear classifier of features that change while an encoder is trained, which it does not touch.
+
+    It follows the moments of features and labels by exponential averages and solves ridge regression when it is asked,
+    so that it has no optimiser, no learning rate and no gradient that could reach the encoder or be clipped with its.
+
+    Args:
+        features: numbers a sample.
+        classes: how many.
+        decay: of what is known a batch; 0.98 looks back about 50 batches.
+        ridge: added to the variances of standardised features.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    shares: Tensor
+    cross: Tensor
+    seen: Tensor
+
+    def __init__(self, features: int, classes: int, decay: float = 0.98, ridge: float = 0.01) -> None:
+        super().__init__()
+        if not 0 <= decay < 1 or not ridge > 0:
+            raise ValueError(
+                f"OnlineProbe(decay={decay}, ridge={ridge}) follows nothing; pass decay in [0, 1) and ridge above 0."
+            )
+        self.decay = decay
+        self.ridge = ridge
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("covariance", torch.zeros(features, features))
+        self.register_buffer("shares", torch.zeros(classes))
+        self.register_buffer("cross", torch.zeros(features, classes))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def update(self, features: Tensor, labels: Tensor) -> None:
+        """Take a batch of features (B, F) with its labels (B,) into the moments."""
+        x = features.float()
+        y = F.one_hot(labels, len(self.shares)).to(x)
+        # The first batches weigh as in a plain mean, so that the start at zero is forgotten.
+        self.seen = self.seen + 1
+        part = (1 / self.seen.to(x)).clamp_min(1 - self.decay)
+        mean, shares = x.mean(dim=0), y.mean(dim=0)
+        centred, moved, changed = x - mean, mean - self.mean, shares - self.shares
+        # Deviations from the means of their own batch and the shift of the means apart: nothing large is subtracted.
+        between = part * (1 - part)
+        self.covariance = torch.lerp(self.covariance, centred.t() @ centred / len(x), part)
+        self.covariance = self.covariance + between * torch.outer(moved, moved)
+        self.cross = torch.lerp(self.cross, centred.t() @ (y - shares) / len(x), part)
+        self.cross = self.cross + between * torch.outer(moved, changed)
+        self.mean, self.shares = torch.lerp(self.mean, mean, part), torch.lerp(self.shares, shares, part)
+
+    @torch.no_grad()
+    def fitted(self) -> LinearProbe:
+        """Return the ridge regression of the labels on the standardised features that were seen."""
+        deviation = self.covariance.diagonal().clamp_min(0).sqrt().clamp_min(1e-6)
+        correlation = self.covariance / torch.outer(deviation, deviation)
+        correlation = correlation + self.ridge * torch.eye(len(deviation)).to(correlation)
+        weight = torch.linalg.solve(correlation, self.cross / deviation[:, None])
+        return LinearProbe(self.mean, deviation, weight.t(), self.shares)
 
 
 @torch.no_grad()

@@ -20,11 +20,12 @@ from poise.configs.fields import to_dict
 from poise.nn import activation_bytes
 from poise.report import Page
 from poise.tasks.errors import DIVERGENCE_REMEDY, RunError
-from poise.tasks.optimization import build_optimizer, warmup_cosine
+from poise.tasks.optimization import build_optimizer, scaled_to_batch, warmup_cosine
 from poise.tasks.run_folder import RunFolder
 from poise.tasks.solving import CostRecord, SolveTotals, equilibria
 
-Measures = dict[str, Tensor | float]
+# A measure that takes work is a function, called only where it is logged.
+Measures = dict[str, Tensor | float | Callable[[], Tensor | float]]
 
 CHECKPOINT_KEY = "poise"
 
@@ -104,6 +105,10 @@ class Task(L.LightningModule, ABC):
         """Return plain values that the report shows beside the measures of training."""
         return {}
 
+    def assess(self) -> dict[str, float]:
+        """Return what `poise evaluate` measures beside the quality of the splits."""
+        return {}
+
     def show(self, analysis: Mapping[str, Any]) -> str:
         """Return what to print of the trained model, such as a sample."""
         return ""
@@ -141,9 +146,15 @@ class Task(L.LightningModule, ABC):
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule."""
-        optimizer = build_optimizer(self.model, self.config.optimizer)
-        schedule = warmup_cosine(optimizer, self.config.optimizer, self.config.trainer.max_steps)
+        settings = scaled_to_batch(self.config.optimizer, self.samples_a_step)
+        optimizer = build_optimizer(self.model, settings)
+        schedule = warmup_cosine(optimizer, settings, self.config.trainer.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @property
+    def samples_a_step(self) -> int:
+        """Return how many samples all processes take together for one step."""
+        return self.config.data.batch_size * self.trainer.accumulate_grad_batches * self.trainer.world_size
 
     # Validation -------------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from poise.tasks.lars import LARS
 # Jordan et al. (2024): a quintic that takes singular values to 0.7 .. 1.2 in five steps.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
+SAMPLES = 256  # a step, for which steps are given where they grow with the batch
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
@@ -42,6 +44,14 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     }
     groups = [{"params": matrices, **muon}, {"params": rest, **adamw, "orthogonal": False}]
     return Muon([group for group in groups if group["params"]])
+
+
+def scaled_to_batch(config: OptimizerConfig, samples: int) -> OptimizerConfig:
+    """Return the settings with the steps for so many samples, where they are asked to grow with the batch."""
+    if config.lr_scaling == "none":
+        return config
+    factor = samples / SAMPLES
+    return replace(config, lr=config.lr * factor, matrix_lr=config.matrix_lr * factor, lr_scaling="none")
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

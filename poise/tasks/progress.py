@@ -46,7 +46,7 @@ class MeasureLog(L.Callback):
         if step == self._logged or not (step == 1 or step % self.every_n_steps == 0 or step == trainer.max_steps):
             return
         self._logged = step
-        values = {name: float(value) for name, value in pl_module.measures.items()}
+        values = {name: float(value() if callable(value) else value) for name, value in pl_module.measures.items()}
         pl_module.refuse_nan(values["loss"])
         self.latest = {
             **values,

@@ -21,7 +21,7 @@ class RunFolder:
 
     `config`: complete settings, replayable by `poise train TASK --config`. `metrics`: a row every few steps.
     `checkpoints`: the last two, to resume from. `summary`, `evaluation`, `analysis`: results, of which `report` is
-    made. `weights` and `tokenizer`: what inference needs beside the settings.
+    made. `weights`, `tokenizer`, `samples`: what inference needs beside the settings.
     """
 
     path: Path
@@ -72,6 +72,11 @@ class RunFolder:
         return self.path / "tokenizer"
 
     @property
+    def samples(self) -> Path:
+        """What was known of the samples when the network was built."""
+        return self.path / "samples.json"
+
+    @property
     def tensorboard(self) -> Path:
         """The folder of TensorBoard's files, where they were asked for."""
         return self.path / "tensorboard"
@@ -88,6 +93,7 @@ class RunFolder:
             self.analysis,
             self.report,
             self.weights,
+            self.samples,
         ):
             path.unlink(missing_ok=True)
 

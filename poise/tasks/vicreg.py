@@ -2,50 +2,54 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from poise.configs.vicreg import EncoderConfig, VICRegConfig
-from poise.data import Placed, Samples, SampleSplits, digits, moved_digits
-from poise.models import DenseEncoder, DEQDenseEncoder, Expander, VICReg
+from poise.configs.errors import ConfigError
+from poise.configs.vicreg import VICRegConfig
+from poise.data import Samples, SampleSplits, View, read_samples
+from poise.models import VICReg
 from poise.objectives import (
     BarlowTwinsLoss,
-    LinearProbe,
+    OnlineProbe,
     VICRegLoss,
     VICRegTerms,
     find_collapse,
-    fit_linear_probe,
     nearest_neighbours,
 )
 from poise.report import Page
 from poise.tasks.base import Measures, Task, batch_seed
+from poise.tasks.errors import RunError
+from poise.tasks.fine_tuning import accuracy, fine_tune
+from poise.tasks.probing import Probes, features_of, fit_probes
 from poise.tasks.process import rank
 from poise.tasks.run_folder import RunFolder
-from poise.tasks.solving import build_adjoint, build_solver
 from poise.tasks.vicreg_analysis import analyse
+from poise.tasks.vicreg_networks import Shapes, build_model
 from poise.tasks.vicreg_report import build_page
+from poise.tasks.vicreg_views import (
+    Kinds,
+    PlainBatches,
+    kinds,
+    labelled_view,
+    seen_shapes,
+    training_views,
+    two_views,
+)
 from poise.tasks.weights import load_weights
+
+FINGERPRINTED = 1000  # samples
 
 
 class CollapseWarning(UserWarning):
     """The embeddings have collapsed; the message says how, and which term to look at."""
-
-
-@dataclass(frozen=True)
-class Probes:
-    """What was fitted to the features of the training samples: all of them, and a few a class."""
-
-    known: Tensor
-    labels: Tensor
-    linear: LinearProbe
-    few: LinearProbe
 
 
 class VICRegTask(Task):
@@ -54,74 +58,92 @@ class VICRegTask(Task):
     task_name = "vicreg"
     config_type = VICRegConfig
     quality_names: ClassVar[Mapping[str, str]] = {
-        "val_probe_accuracy": "linear probe accuracy",
-        "val_knn_accuracy": "nearest-neighbour accuracy",
-        "val_few_accuracy": "few-label probe accuracy",
+        f"val_{name}_accuracy{branch}": f"{label} accuracy{of}"
+        for branch, of in (("", ""), ("_2", ", second branch"))
+        for name, label in (("probe", "linear probe"), ("knn", "nearest-neighbour"), ("few", "few-label probe"))
     }
 
     config: VICRegConfig
     model: VICReg
 
-    def __init__(self, config: VICRegConfig) -> None:
+    def __init__(self, config: VICRegConfig, shapes: Shapes, class_names: tuple[str, ...]) -> None:
         super().__init__(config)
-        self.model = build_model(config)
+        self.shapes = shapes
+        self.class_names = class_names
+        self.model = build_model(config, shapes)
+        # Not a part of the model: what it learns is measured and thrown away.
+        self.online = OnlineProbe(self.n_features, len(class_names))
         loss = config.loss
         self.loss = (
             BarlowTwinsLoss(loss.barlow_weight)
             if loss.name == "barlow"
             else VICRegLoss(loss.convention, loss.invariance, loss.variance, loss.covariance)
         )
-        self._probes: Probes | None = None
+        self._probes: dict[int, Probes] = {}
         self._looks = 0
 
     @classmethod
     def create(cls, config: VICRegConfig, folder: RunFolder | None = None) -> Self:
-        """Read the digits and draw the weights."""
+        """Read the samples and draw the weights."""
+        samples = _read(config)
         torch.manual_seed(config.seed)
-        task = cls(config)
+        task = cls(config, seen_shapes(samples.train, config.views), samples.train.class_names)
+        task.__dict__["samples"] = samples
         task.training_batch(0)
         return task
 
     @classmethod
     def open(cls, config: VICRegConfig, folder: RunFolder) -> Self:
         """Load the weights."""
-        task = cls(config)
+        saved = folder.read_json(folder.samples)
+        try:
+            task = cls(config, tuple(map(tuple, saved["shapes"])), tuple(saved["class_names"]))
+        except (KeyError, TypeError) as error:
+            raise RunError(f"{folder.samples} cannot be read; restore it, or train again.") from error
         load_weights(task.model, folder)
         return task
 
     @cached_property
-    def pictures(self) -> Samples:
-        """The training digits (N, 1, 8, 8)."""
-        return digits().train
-
-    @cached_property
-    def probed(self) -> SampleSplits:
-        """Clean digits at random places, what the probes are fitted to and tested on."""
-        return moved_digits(side=self.config.data.side)
+    def samples(self) -> SampleSplits[Any]:
+        """The samples, read when they are first asked for."""
+        return _read(self.config)
 
     @property
-    def view(self) -> Placed:
-        """What makes a view of a digit."""
-        data = self.config.data
-        return Placed(data.side, data.gain, data.noise)
+    def n_features(self) -> int:
+        """How many features the first encoder returns."""
+        return int(self.model.encoder.features)  # type: ignore[arg-type]
 
-    def training_batch(self, index: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor]:
-        """Return two views (B, 1, side, side); an epoch is a permutation without its last, short batch."""
-        size, seed = self.config.data.batch_size, self.config.seed
-        per_epoch = len(self.pictures) // size
+    @property
+    def branches(self) -> range:
+        """The branches that have an encoder of their own."""
+        return range(1 if self.model.other_encoder is None else 2)
+
+    @property
+    def view(self) -> tuple[View, View]:
+        """What makes the two views of a sample."""
+        return training_views(self.config.views)
+
+    def training_batch(self, index: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+        """Return two views and the labels, which the loss does not see; an epoch leaves its last, short batch out."""
+        size, seed, train = self.config.data.batch_size, self.config.seed, self.samples.train
+        per_epoch = len(train) // size
         place = index * world_size + rank
         epoch, number = divmod(place, per_epoch)
-        order = torch.randperm(len(self.pictures), generator=torch.Generator().manual_seed(batch_seed(seed, epoch, -1)))
-        x = self.pictures.select(order[number * size : (number + 1) * size]).inputs
-        assert isinstance(x, Tensor)
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(batch_seed(seed, epoch, -1)))
+        picked = train.select(order[number * size : (number + 1) * size])
         generator = torch.Generator().manual_seed(batch_seed(seed, index, rank))
-        return self.view(x, generator), self.view(x, generator)
+        return *two_views(kinds(picked), self.view, generator), picked.labels
 
-    def training_loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Measures]:
+    def training_loss(self, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Measures]:
         """Return the loss, its terms and the standard deviation of the embeddings; look for a collapse now and then."""
-        first, second = self.model(*batch)
+        x1, x2, labels = batch
+        features = self.model.encode(x1, x2)
+        first, second = self.model.expand(*features)
         terms = self.loss(first, second)
-        measures: Measures = {"embedding_std": first.detach().float().std(dim=0).mean()}
+        measures: Measures = {
+            "embedding_std": first.detach().float().std(dim=0).mean(),
+            "online_probe_accuracy": self._online(features[0].detach(), labels),
+        }
         if isinstance(terms, VICRegTerms):
             measures |= {
                 "invariance": terms.invariance, "variance": terms.variance, "covariance": terms.covariance,
@@ -135,82 +157,133 @@ class VICRegTask(Task):
                 warnings.warn(f"after {self._looks} steps, {finding}", CollapseWarning, stacklevel=2)
         return terms.total, measures
 
+    def _online(self, features: Tensor, labels: Tensor) -> Callable[[], float]:
+        """Return the accuracy on this batch of a probe of the batches before; then let it see this one as well."""
+        before = copy.copy(self.online)
+        before._buffers = dict(self.online._buffers)  # an update replaces buffers and leaves these
+        self.online.update(features, labels)
+        return lambda: before.fitted().accuracy(features, labels)
+
     @property
     def floor(self) -> float | None:
         """The standard deviation that the loss asks of embeddings, where it asks for one."""
         return self.loss.floor if isinstance(self.loss, VICRegLoss) else None
 
-    def trunk(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def trunk(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """Return the features of the first view."""
         return self.model.features(batch[0])
 
-    def features(self, x: Tensor) -> Tensor:
-        """Return the encoder's features (N, F) of pictures, in evaluation mode, in batches."""
-        was_training = self.model.training
-        self.model.eval()
-        with torch.no_grad():
-            parts = x.split(self.config.data.eval_batch_size)
-            found = torch.cat([self.model.features(part.to(self.device)) for part in parts])
-        self.model.train(was_training)
+    def plain(self, part: str) -> PlainBatches:
+        """Return `train` or `test` in batches as the probes see them."""
+        config = self.config
+        times = config.probe.placements[0 if part == "train" else 1]
+        return PlainBatches(getattr(self.samples, part), config.views, config.data.eval_batch_size, times)
+
+    def features(self, part: str, branch: int = 0, model: VICReg | None = None) -> Samples[Tensor]:
+        """Return the encoder's features of `train` or `test`, in evaluation mode; `model`: instead of the task's."""
+        model = self.model if model is None else model
+        was_training = model.training
+        model.eval()
+        kind = branch if len(self.shapes) > 1 else 0
+        encoder = model.branch(branch)[0]
+        found = features_of(encoder, self.plain(part), kind, self.class_names, self.device)
+        model.train(was_training)
         return found
 
-    def fit_probes(self) -> Probes:
+    def fit_probes(self, branch: int) -> Probes:
         """Fit the probes to the training samples' features."""
-        train = self.probed.train
-        classes = len(train.class_names)
-        assert isinstance(train.inputs, Tensor)
-        known, labels = self.features(train.inputs), train.labels.to(self.device)
-        few = train.few(self.config.data.few, torch.Generator().manual_seed(self.config.seed)).to(self.device)
-        return Probes(
-            known,
-            labels,
-            fit_linear_probe(known, labels, classes),
-            fit_linear_probe(known[few], labels[few], classes),
-        )
+        probe = self.config.probe
+        return fit_probes(self.features("train", branch), probe.few, probe.draws, self.config.seed)
 
     def on_validation_epoch_start(self) -> None:
         """Fit the probes anew."""
         super().on_validation_epoch_start()
-        self._probes = self.fit_probes()
+        self._probes = {branch: self.fit_probes(branch) for branch in self.branches}
 
-    def evaluation_batches(self, split: str) -> Sequence[tuple[Tensor, Tensor]] | None:
+    def evaluation_batches(self, split: str) -> Sequence[tuple[Kinds, Tensor]] | None:
         """Return the test samples in batches; they are called `valid`, since nothing is chosen by them."""
-        if split != "valid":
-            return None
-        test, size = self.probed.test, self.config.data.eval_batch_size
-        assert isinstance(test.inputs, Tensor)
-        return list(zip(test.inputs.split(size), test.labels.split(size), strict=True))
+        return self.plain("test") if split == "valid" else None
 
-    def evaluation_sums(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    def evaluation_sums(self, batch: tuple[Kinds, Tensor]) -> dict[str, Tensor]:
         """Return how many samples each probe names rightly."""
-        probes = self._probes if self._probes is not None else self.fit_probes()
-        x, labels = batch
-        features = self.features(x)
-        neighbours = nearest_neighbours(probes.known, probes.labels, features, len(self.probed.test.class_names))
-        return {
-            "probe": (probes.linear(features).argmax(dim=1) == labels).sum(),
-            "few": (probes.few(features).argmax(dim=1) == labels).sum(),
-            "knn": (neighbours == labels).sum(),
-            "samples": torch.tensor(len(labels)),
-        }
+        inputs, labels = batch
+        sums = {"samples": torch.tensor(float(len(labels)))}
+        self.model.eval()
+        for branch, probes in self._probes.items():
+            with torch.no_grad():
+                features = self.model.features(inputs[branch if len(inputs) > 1 else 0], branch).float()
+            known = probes.known
+            neighbours = nearest_neighbours(known.inputs, known.labels, features, len(self.class_names))
+            accuracies = {
+                "probe": probes.linear.accuracy(features, labels),
+                "few": probes.few_accuracy(self.config.probe.few[0], features, labels),
+                "knn": (neighbours == labels).double().mean().item(),
+            }
+            sums |= {f"{name}{branch}": torch.tensor(value * len(labels)) for name, value in accuracies.items()}
+        return sums
 
     def quality(self, sums: Mapping[str, float], split: str) -> dict[str, float]:
         """Return the accuracies."""
-        return {f"val_{name}_accuracy": sums[name] / sums["samples"] for name in ("probe", "knn", "few")}
+        return {
+            f"val_{name}_accuracy{'_2' if branch else ''}": sums[f"{name}{branch}"] / sums["samples"]
+            for branch in self.branches
+            for name in ("probe", "knn", "few")
+        }
+
+    def assess(self) -> dict[str, float]:
+        """Return what `poise evaluate` measures beside: all few-label probes, and training whole on few labels.
+
+        `fine_tuned_N` begins at this encoder's weights and `from_scratch_N` at random ones, with N labels a class.
+        """
+        found: dict[str, float] = {}
+        probe, config = self.config.probe, self.config
+        test = self.features("test")
+        probes = self.fit_probes(0)
+        for per_class in probe.few:
+            found[f"probe_{per_class}_labels"] = probes.few_accuracy(per_class, test.inputs, test.labels)
+        torch.manual_seed(config.seed)
+        fresh = build_model(config, self.shapes).encoder
+        train = self.samples.train
+        for per_class in probe.fine_tune:
+            few = train.select(train.few(per_class, torch.Generator().manual_seed(config.seed)))
+            labelled = Samples(kinds(few)[0], few.labels, few.class_names)
+            for name, start in (("fine_tuned", self.model.encoder), ("from_scratch", fresh)):
+                classifier = fine_tune(
+                    copy.deepcopy(start),
+                    self.n_features,
+                    labelled,
+                    labelled_view(config.views),
+                    steps=probe.fine_tune_steps,
+                    lr=probe.fine_tune_lr,
+                    seed=config.seed,
+                    device=self.device,
+                )
+                found[f"{name}_{per_class}_labels"] = accuracy(classifier, self.plain("test"), 0, self.device)
+        return found
 
     def save_inference(self, folder: RunFolder) -> None:
-        """Write nothing: weights and settings are enough."""
+        """Write the shapes that the network was built for, and the classes that the probes name."""
+        folder.write_json(folder.samples, {"shapes": self.shapes, "class_names": self.class_names})
 
     @cached_property
     def data_fingerprint(self) -> str:
-        """A digest of the training pictures."""
-        inputs = self.pictures.inputs
-        assert isinstance(inputs, Tensor)
-        return hashlib.blake2b(inputs.numpy().tobytes(), digest_size=16).hexdigest()
+        """A digest of the first training samples, and of all labels."""
+        digest = hashlib.blake2b(digest_size=16)
+        for kind in kinds(self.samples.train.select(slice(0, FINGERPRINTED))):
+            digest.update(kind.contiguous().numpy().tobytes())
+        digest.update(self.samples.train.labels.numpy().tobytes())
+        return digest.hexdigest()
 
     def identity(self) -> dict[str, Any]:
         """Return which network was trained on what, by which loss."""
-        return {"model": self.config.model.kind, "data": "moved digits", "loss": self.config.loss.name}
+        config = self.config
+        return {
+            "model": config.model.kind,
+            "other": config.other.kind,
+            "data": self.samples.source or config.data.path,
+            "training_samples": len(self.samples.train),
+            "loss": config.loss.name,
+        }
 
     def analyse(self) -> dict[str, Any]:
         """Return what the report shows beside the measures of training."""
@@ -228,26 +301,12 @@ class VICRegTask(Task):
         return build_page(folder)
 
 
-def build_model(config: VICRegConfig) -> VICReg:
-    """Return the network that the settings describe, with fresh weights."""
-    model = config.model
-    encoder = build_encoder(config)
-    return VICReg(encoder, Expander((model.features, *model.expander), normalised=model.batch_norm))
-
-
-def build_encoder(config: VICRegConfig) -> nn.Module:
-    """Return the encoder."""
-    model: EncoderConfig = config.model
-    pixels = config.data.side**2
-    if model.kind == "dense":
-        return DenseEncoder((pixels, model.width, model.width, model.features), batch_norm=model.batch_norm)
-    return DEQDenseEncoder(
-        pixels,
-        model.width,
-        model.features,
-        bound=model.bound,
-        batch_norm=model.batch_norm,
-        solver=build_solver(config.solver),
-        adjoint=build_adjoint(config.adjoint),
-        eval_solver=build_solver(config.eval_solver),
-    )
+def _read(config: VICRegConfig) -> SampleSplits[Any]:
+    data = config.data
+    found = read_samples(data.path, data.limit)
+    if data.batch_size > len(found.train):
+        raise ConfigError(
+            f"data.batch_size is {data.batch_size}, and there are {len(found.train):,} samples to train on; "
+            "pass at most as many."
+        )
+    return found

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from poise.report import Block, Page, Section, Series, Settings, Table, Tile, line_chart
+from poise.report import Block, Page, Section, Series, Settings, Table, Tile, line_chart, picture
 from poise.tasks.report_parts import column, cost_tiles, costs, evaluation_blocks, page, statuses
 from poise.tasks.run_folder import RunFolder
 
 # What each term tends to: a hinge of closed columns is 0, and so are squared covariances of independent ones.
 TERMS = ("invariance", "variance", "covariance", "on_diagonal", "off_diagonal")
-PROBES = {"val_probe_accuracy": "linear", "val_knn_accuracy": "nearest neighbours", "val_few_accuracy": "few labels"}
+PROBES = {
+    "val_probe_accuracy": "linear",
+    "val_knn_accuracy": "nearest neighbours",
+    "val_few_accuracy": "few labels",
+    "val_probe_accuracy_2": "linear, second branch",
+}
+ENCODERS = {
+    "dense": "A dense encoder",
+    "deq": "An equilibrium encoder",
+    "conv": "A convolutional encoder",
+    "deq-conv": "A convolutional equilibrium encoder",
+    "resnet": "A residual network",
+}
 
 
 def build_page(folder: RunFolder) -> Page:
@@ -22,16 +35,18 @@ def build_page(folder: RunFolder) -> Page:
     rows = folder.read_metrics()
     sections = [
         Section("Features", _features(rows, analysis)),
-        Section("Loss", _loss(rows)),
+        Section("Neighbours", _neighbours(analysis)),
+        Section("Loss", _loss(rows, analysis)),
         Section("Embeddings", _embeddings(rows, analysis)),
         Section("Equilibrium", statuses(summary)),
         Section("Cost", costs(summary, "sample")),
         Section("Evaluation", evaluation_blocks(folder.read_json(folder.evaluation), "sample")),
         Section("Settings", [Settings(settings)]),
     ]
-    kind = "An equilibrium encoder" if settings.get("model", {}).get("kind") == "deq" else "A dense encoder"
+    kind = ENCODERS.get(settings.get("model", {}).get("kind", ""), "An encoder")
     loss = "Barlow Twins" if settings.get("loss", {}).get("name") == "barlow" else "VICReg"
-    title = f"{kind} trained by {loss} on moved digits"
+    data = settings.get("data", {}).get("path", "")
+    title = f"{kind} trained by {loss} on {'moved digits' if data == 'digits' else data}"
     return page(title, "vicreg", settings, summary, _sentence(summary, analysis), _tiles(summary, analysis), sections)
 
 
@@ -39,8 +54,8 @@ def _sentence(summary: Mapping[str, Any], analysis: Mapping[str, Any]) -> str:
     if not summary:
         return ""
     found = (
-        f"A linear probe of the features names {summary['val_probe_accuracy']:.1%} of the test digits after "
-        f"{summary['steps']:,} steps without a label"
+        f"A linear probe of the features names {summary['val_probe_accuracy']:.1%} of the test samples after "
+        f"{summary['steps']:,} steps on {summary['training_samples']:,} samples without a label"
     )
     if "random_probe_accuracy" in analysis:
         found += f"; of the same encoder with random weights, {analysis['random_probe_accuracy']:.1%}"
@@ -56,7 +71,7 @@ def _tiles(summary: Mapping[str, Any], analysis: Mapping[str, Any]) -> list[Tile
     return [
         Tile("linear probe", summary["val_probe_accuracy"], note=note),
         Tile("nearest neighbours", summary["val_knn_accuracy"], note="20, by cosine"),
-        Tile("few labels", summary["val_few_accuracy"], note="a linear probe"),
+        Tile("few labels", summary["val_few_accuracy"], note="a linear probe of them"),
         *cost_tiles(summary),
     ]
 
@@ -64,8 +79,19 @@ def _tiles(summary: Mapping[str, Any], analysis: Mapping[str, Any]) -> list[Tile
 def _features(rows: Sequence[Mapping[str, float]], analysis: Mapping[str, Any]) -> list[Block]:
     blocks: list[Block] = []
     series = [Series(label, *column(rows, name), markers=True) for name, label in PROBES.items()]
-    if any(one.x for one in series):
-        blocks.append(line_chart(series, title="Probe accuracy", x_label="step", y_label="share of test samples"))
+    if shown := [one for one in series if one.x]:
+        blocks.append(line_chart(shown, title="Probe accuracy", x_label="step", y_label="share of test samples"))
+    online = Series("online", *column(rows, "online_probe_accuracy"))
+    if online.x:
+        blocks.append(
+            line_chart(
+                [online],
+                title="Online probe",
+                x_label="step",
+                y_label="share of the next batch's views",
+                caption="Ridge regression on the features of the batches before; it moves no weight of the encoder.",
+            )
+        )
     places = analysis.get("map")
     if places:
         clouds = []
@@ -84,12 +110,25 @@ def _features(rows: Sequence[Mapping[str, float]], analysis: Mapping[str, Any]) 
     return blocks
 
 
-def _loss(rows: Sequence[Mapping[str, float]]) -> list[Block]:
+def _neighbours(analysis: Mapping[str, Any]) -> list[Block]:
+    sheet = analysis.get("neighbours")
+    if not sheet:
+        return []
+    alt = "a row a class: a test picture, then the training pictures whose features are nearest to its own"
+    caption = "A test picture of each class, then the training pictures of nearest features; another class is paler."
+    return [picture(base64.b64decode(sheet), title="Nearest neighbours", alt=alt, caption=caption, pixelated=True)]
+
+
+def _loss(rows: Sequence[Mapping[str, float]], analysis: Mapping[str, Any]) -> list[Block]:
     total = Series("total", *column(rows, "loss"))
     if not total.x:
         return []
     terms = [Series(name.replace("_", " "), *column(rows, name)) for name in TERMS]
     shown = [term for term in terms if term.x]
+    expected = analysis.get("floors", {}).get("covariance")
+    if expected and shown:
+        ends = [shown[0].x[0], shown[0].x[-1]]
+        shown.append(Series("covariance of independent columns", ends, [expected, expected]))
     return [
         line_chart([total], title="Loss", x_label="step", y_label="weighted sum"),
         line_chart(
@@ -98,7 +137,8 @@ def _loss(rows: Sequence[Mapping[str, float]]) -> list[Block]:
             x_label="step",
             y_label="unweighted",
             log_y=True,
-            caption="Variance starts at most at 0.99, of constant embeddings; each term's floor is 0.",
+            caption="Each term's floor is 0. Constant embeddings have a variance term of 0.99; independent columns of "
+            "standard deviation 1 show covariances in a batch by chance, as many as the flat line says.",
         ),
     ]
 
