@@ -3,8 +3,11 @@
 from poise.data.bpe import BPETokenizer
 from poise.data.characters import CharTokenizer
 from poise.data.cifar_batches import cifar_batches
+from poise.data.class_tables import CITYSCAPES, VOID, ClassTable, read_class_table
+from poise.data.digit_scenes import digit_scenes
 from poise.data.digits import digits, moved_digits
 from poise.data.embedded import embedded_text
+from poise.data.encoded_label_maps import EncodedLabelMaps
 from poise.data.encoded_pictures import EncodedPictures
 from poise.data.errors import DataError
 from poise.data.idx import idx_pictures
@@ -13,6 +16,7 @@ from poise.data.multiple_features import multiple_features
 from poise.data.packed_pictures import packed_pictures
 from poise.data.picture_folders import picture_folders
 from poise.data.samples import Samples, SampleSplits
+from poise.data.segmentation_folders import cityscapes, segmentation_folders
 from poise.data.text import TextSplits, read_text
 from poise.data.tokenizer import TokenizerKind, build_tokenizer, load_tokenizer
 from poise.data.tokenizer_base import Tokenizer
@@ -39,12 +43,16 @@ from poise.data.windows import Batch, RandomWindows, WindowStream, evaluation_ba
 from poise.data.words import WordTokenizer
 
 __all__ = [
+    "CITYSCAPES",
+    "VOID",
     "BPETokenizer",
     "Batch",
     "CharTokenizer",
+    "ClassTable",
     "ColourJitter",
     "Composed",
     "DataError",
+    "EncodedLabelMaps",
     "EncodedPictures",
     "GaussianBlur",
     "Grayscale",
@@ -70,6 +78,8 @@ __all__ = [
     "build_tokenizer",
     "cifar10",
     "cifar_batches",
+    "cityscapes",
+    "digit_scenes",
     "digits",
     "embedded_text",
     "evaluation_batches",
@@ -79,8 +89,10 @@ __all__ = [
     "multiple_features",
     "packed_pictures",
     "picture_folders",
+    "read_class_table",
     "read_samples",
     "read_text",
+    "segmentation_folders",
     "vicreg_cifar_views",
     "vicreg_views",
 ]
