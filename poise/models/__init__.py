@@ -2,6 +2,7 @@
 
 from poise.models.deq_transformer import DEQTransformer
 from poise.models.encoders import ConvEncoder, DenseEncoder, DEQConvEncoder, DEQDenseEncoder, EquilibriumEncoder
+from poise.models.full_resolution import multiscale_probabilities, sliding_logits
 from poise.models.generation import generate, stream
 from poise.models.resnet import ResNet, resnet18, resnet34, resnet50
 from poise.models.transformer import TransformerLM
@@ -19,8 +20,10 @@ __all__ = [
     "TransformerLM",
     "VICReg",
     "generate",
+    "multiscale_probabilities",
     "resnet18",
     "resnet34",
     "resnet50",
+    "sliding_logits",
     "stream",
 ]
