@@ -15,8 +15,10 @@ from poise.data.labelled import cifar10, read_samples
 from poise.data.multiple_features import multiple_features
 from poise.data.packed_pictures import packed_pictures
 from poise.data.picture_folders import picture_folders
+from poise.data.prefetch import Prefetched
 from poise.data.samples import Samples, SampleSplits
 from poise.data.segmentation_folders import cityscapes, segmentation_folders
+from poise.data.shuffled import ShuffledBatches, batch_seed
 from poise.data.text import TextSplits, read_text
 from poise.data.tokenizer import TokenizerKind, build_tokenizer, load_tokenizer
 from poise.data.tokenizer_base import Tokenizer
@@ -69,6 +71,7 @@ __all__ = [
     "Noise",
     "Normalise",
     "Placed",
+    "Prefetched",
     "RandomCrop",
     "RandomResizedCrop",
     "RandomScaledCrop",
@@ -79,6 +82,7 @@ __all__ = [
     "SceneFlip",
     "SceneView",
     "Shift",
+    "ShuffledBatches",
     "Solarise",
     "SpanMasking",
     "TextSplits",
@@ -87,6 +91,7 @@ __all__ = [
     "View",
     "WindowStream",
     "WordTokenizer",
+    "batch_seed",
     "build_tokenizer",
     "cifar10",
     "cifar_batches",

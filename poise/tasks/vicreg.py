@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.configs.vicreg import EncoderConfig, VICRegConfig
-from poise.data import Placed, Samples, SampleSplits, digits, moved_digits
+from poise.data import Placed, Samples, SampleSplits, ShuffledBatches, batch_seed, digits, moved_digits
 from poise.models import DenseEncoder, DEQDenseEncoder, Expander, VICReg
 from poise.objectives import (
     BarlowTwinsLoss,
@@ -25,7 +25,7 @@ from poise.objectives import (
     nearest_neighbours,
 )
 from poise.report import Page
-from poise.tasks.base import Measures, Task, batch_seed
+from poise.tasks.base import Measures, Task
 from poise.tasks.process import rank
 from poise.tasks.run_folder import RunFolder
 from poise.tasks.solving import build_adjoint, build_solver
@@ -108,11 +108,8 @@ class VICRegTask(Task):
     def training_batch(self, index: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor]:
         """Return two views (B, 1, side, side); an epoch is a permutation without its last, short batch."""
         size, seed = self.config.data.batch_size, self.config.seed
-        per_epoch = len(self.pictures) // size
-        place = index * world_size + rank
-        epoch, number = divmod(place, per_epoch)
-        order = torch.randperm(len(self.pictures), generator=torch.Generator().manual_seed(batch_seed(seed, epoch, -1)))
-        x = self.pictures.select(order[number * size : (number + 1) * size]).inputs
+        batches = ShuffledBatches(self.pictures, size, seed, rank=rank, world_size=world_size)
+        x = self.pictures.select(batches.places(index)).inputs
         assert isinstance(x, Tensor)
         generator = torch.Generator().manual_seed(batch_seed(seed, index, rank))
         return self.view(x, generator), self.view(x, generator)
