@@ -117,28 +117,35 @@ def read_class_table(folder: Path) -> ClassTable:
         lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
-    if path.name == "classes.txt":
+    try:
+        return _table(path.name, lines)
+    except DataError as error:
+        raise DataError(f"{str(path)!r} cannot be used: {error}") from error
+
+
+def _table(name: str, lines: list[str]) -> ClassTable:
+    if name == "classes.txt":
         return ClassTable.numbered(lines)
     rows = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    if path.name == "class_dict.csv":
+    if name == "class_dict.csv":
         table = [(number, next(csv.reader([line]))) for number, line in rows[1:]]
-        return ClassTable.coloured([(_colour(cells[1:], path, number), cells[0]) for number, cells in table])
+        return ClassTable.coloured([(_colour(cells[1:], number), cells[0]) for number, cells in table])
     split = [(number, line.split(maxsplit=3)) for number, line in rows]
-    return ClassTable.coloured([(_colour(cells[:3], path, number), " ".join(cells[3:])) for number, cells in split])
+    return ClassTable.coloured([(_colour(cells[:3], number), " ".join(cells[3:])) for number, cells in split])
 
 
 def _numbered(names: list[str]) -> tuple[tuple[str, ...], list[int]]:
     """Return the distinct names in order, void left out, and the place of each name among them."""
     if "" in names:
-        raise DataError(f"row {names.index('') + 1} of a class table has no name; give it one.")
+        raise DataError(f"class {names.index('') + 1} of a class table has no name; give it one.")
     classes = tuple(dict.fromkeys(name for name in names if name.lower() not in VOID_NAMES))
     return classes, [classes.index(name) if name in classes else VOID for name in names]
 
 
-def _colour(cells: list[str], path: Path, line: int) -> Colour:
+def _colour(cells: list[str], line: int) -> Colour:
     digits = [cell.strip() for cell in cells]
     if len(digits) != 3 or not all(cell.isascii() and cell.isdigit() and int(cell) < 256 for cell in digits):
-        raise DataError(f"line {line} of {str(path)!r} names no colour; write red, green and blue from 0 to 255.")
+        raise DataError(f"line {line} names no colour; write red, green and blue from 0 to 255.")
     red, green, blue = map(int, digits)
     return red, green, blue
 

@@ -39,6 +39,13 @@ class Samples(Generic[Inputs]):
         sizes = [len(kind) for kind in self._kinds]
         if not sizes or any(size != len(self.labels) for size in sizes):
             raise DataError(f"there are {sizes} inputs and {len(self.labels)} labels; pass one label each.")
+        if self.per_pixel:
+            for kind in self._kinds:
+                if len(kind.shape) == 4 and kind.shape[2:] != self.labels.shape[1:]:
+                    raise DataError(
+                        f"there are label maps of {tuple(self.labels.shape[1:])} and pictures of "
+                        f"{tuple(kind.shape[2:])}; both must have one size."
+                    )
         if self.scene_labels is not None:
             if not self.per_pixel or self.scene_labels.dim() != 1 or len(self.scene_labels) != len(self.labels):
                 raise DataError(
@@ -127,11 +134,16 @@ class SampleSplits(Generic[Inputs]):
 
     def __post_init__(self) -> None:
         for part in (self.test, self.valid):
-            if part is not None and part.class_names != self.train.class_names:
-                raise DataError(
-                    f"the parts of a set have the classes {self.train.class_names} and {part.class_names}; "
-                    "let all parts name the same."
-                )
+            if part is None:
+                continue
+            for own, other in (
+                (self.train.class_names, part.class_names),
+                (self.train.scene_names, part.scene_names),
+            ):
+                if own != other:
+                    raise DataError(
+                        f"the parts of a set have the classes {own} and {other}; let all parts name the same."
+                    )
 
     def __str__(self) -> str:
         validation = f", {len(self.valid):,} to validate on" if self.valid is not None else ""

@@ -117,6 +117,10 @@ def spoil_label(name, write):
     return spoil
 
 
+def write(folder, text):
+    (folder / "label_colors.txt").write_text(text)
+
+
 def truncated(path):
     path.write_bytes(path.read_bytes()[:-30])
 
@@ -147,9 +151,18 @@ def truncated(path):
         ("grey", lambda folder: [path.unlink() for path in (folder / "test").iterdir()], ("test", "holds no picture")),
         ("grey", lambda folder: (folder / "classes.txt").unlink(), ("no class table", "classes.txt")),
         ("grey", lambda folder: write_table(folder, colours=True), ("classes.txt and label_colors.txt",)),
-        ("grey", lambda folder: (folder / "classes.txt").write_text("a\n\nb\n"), ("row 2", "no name")),
-        ("rgb", lambda folder: (folder / "label_colors.txt").write_text("1 2 x sky"), ("line 1", "names no colour")),
-        ("rgb", lambda folder: (folder / "label_colors.txt").write_text("1 2 3"), ("row 1", "no name")),
+        ("grey", lambda folder: (folder / "classes.txt").write_text("a\n\nb\n"), ("classes.txt", "class 2", "no name")),
+        (
+            "rgb",
+            lambda folder: (folder / "label_colors.txt").write_text("1 2 x sky"),
+            ("label_colors.txt", "line 1", "names no colour"),
+        ),
+        ("grey", lambda folder: (folder / "classes.txt").write_text("\n"), ("classes.txt", "names 0 classes")),
+        (
+            "rgb",
+            lambda folder: (folder / "label_colors.txt").write_text("1 2 3"),
+            ("label_colors.txt", "class 1", "no name"),
+        ),
     ],
 )
 def test_folders_of_pairs_that_do_not_fit_are_refused(tmp_path, refuses, kind, spoil, parts):
@@ -298,6 +311,20 @@ def test_samples_with_both_kinds_of_labels_are_selected_together(refuses):
 def test_label_maps_that_do_not_fit_are_refused(refuses, labels, names, scene, parts):
     with refuses(*parts):
         Samples(torch.zeros(2, 1, 3, 3), labels, names, scene, ("day",) if scene is not None else ())
+
+
+def test_a_label_map_has_the_size_of_its_picture(refuses):
+    maps = torch.zeros(2, 3, 3).byte()
+    with refuses("label maps of (3, 3)", "pictures of (3, 4)"):
+        Samples(torch.zeros(2, 1, 3, 4), maps, ("a",))
+    assert len(Samples((torch.zeros(2, 5), torch.zeros(2, 1, 3, 3)), maps, ("a",))) == 2  # features beside pictures
+
+
+def test_parts_have_the_same_classes_of_the_whole(refuses):
+    maps = torch.zeros(2, 3, 3).byte()
+    day, night = (Samples(torch.zeros(2), maps, ("a",), torch.zeros(2).long(), (name,)) for name in ("day", "night"))
+    with refuses("('day',)", "('night',)"):
+        SampleSplits(day, night)
 
 
 def test_encoded_labels_have_the_classes_of_their_table(tmp_path, refuses):
