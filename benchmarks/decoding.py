@@ -35,8 +35,8 @@ BATCHES = {"cifar10": 10, "camvid": 10, "cityscapes": 4}
 RULE = (
     "Pictures a second, the median of the rounds. cifar10: 256 JPEG of 32x32 a batch, cut and mirrored. camvid: 12 "
     "JPEG of 120x160 with label maps, scaled, cut and mirrored. cityscapes: 4 pairs of PNG of 1024x2048 (smoothed "
-    "noise, not the public set), scaled, cut to 512x1024 and mirrored. Waiting: what takes the batches waits after each "
-    "as long as one takes to make, as for an accelerator that is as fast; idle: it takes them at once."
+    "noise, not the public set), scaled, cut to 512x1024 and mirrored. Waiting: what takes the batches waits after "
+    "each as long as one takes to make, as for an accelerator that is as fast; idle: it takes them at once."
 )
 
 
@@ -112,7 +112,7 @@ def table(content: dict[str, Any]) -> str:
     """Return the result as a Markdown table."""
     rates = {(row["set"], row["taker"], row["workers"]): row["pictures_per_second"] for row in content["rows"]}
     rows = [
-        [name, taker, *(f"{rates[name, taker, workers]:,.0f}" for workers in WORKERS)]
+        [name, taker, *(f"{rates[name, taker, workers]:,.1f}" for workers in WORKERS)]
         for name, taker in dict.fromkeys((row["set"], row["taker"]) for row in content["rows"])
     ]
     return markdown(["set", "taker", "no worker", "2 workers"], rows, numbers=(2, 3))
