@@ -49,6 +49,12 @@ def test_presets_have_the_published_parameters(preset, heads, published, deviati
     assert size(model) / published == pytest.approx(1, abs=deviation)
 
 
+@pytest.mark.parametrize(("preset", "evaluations"), [("tiny", 15), ("cifar", 22)])
+def test_an_untrained_preset_finds_its_equilibrium(preset, evaluations):
+    solution = MDEQ(preset).solve(torch.randn(2, 3, 32, 32))
+    assert solution.ok and solution.evaluations <= evaluations
+
+
 def test_peers_have_equally_many_parameters():
     model = MDEQ("tiny", classes=10)
     explicit = MultiscaleNet(replace(PRESETS["tiny"], expansion=1), layers=4, classes=10)
