@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import PIL.Image
 
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP", ".webp": "WEBP", ".ppm": "PPM", ".pgm": "PPM"}
+ORIENTATION, SIDEWAYS = 0x0112, 5  # Exif's tag, and the first of its values for a camera turned by 90 degrees
 
 
 class PictureSource(Protocol):
@@ -68,11 +70,11 @@ class SeparateFiles:
 
 
 @dataclass(frozen=True, eq=False)
-class EncodedPictures:
-    """Pictures of `source` in the order of `places` (N,); `pictures[index]` decodes some, (n, 3, H, W) uint8.
+class Encoded(ABC):
+    """Pictures of `source` in the order of `places` (N,), decoded when some are asked for: `encoded[index]`, uint8.
 
     `size` (H, W): every picture has it already, or is brought to it where `fit`: cut in the middle to its proportions,
-    then resampled (bicubic, antialiased). Decoding raises DataError for a picture that is damaged or of another size.
+    then resampled. Decoding raises DataError for a picture that is damaged or of another size.
     """
 
     source: PictureSource
@@ -89,36 +91,55 @@ class EncodedPictures:
         return len(self.places)
 
     def __repr__(self) -> str:
-        return f"EncodedPictures({len(self):,} of {self.shape[1:]})"
+        return f"{type(self).__name__}({len(self):,} of {self.shape[1:]})"
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape that all of them would have decoded."""
+
+    @abstractmethod
+    def decoded(self, place: int) -> Tensor:
+        """Return one picture of the source."""
+
+    def restrict(self, index: Tensor | slice) -> Self:
+        """Return some of them, still encoded."""
+        return replace(self, places=self.places[index])
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        places = self.places[index].tolist()
+        decoded = torch.empty(len(places), *self.shape[1:], dtype=torch.uint8)
+        for row, place in enumerate(places):
+            decoded[row] = self.decoded(place)
+        return decoded
+
+    def brought(self, picture: PIL.Image.Image, place: int, method: str) -> npt.NDArray[np.uint8]:
+        """Return the values of a picture in the size that all have, (H, W) or (H, W, 3)."""
+        height, width = self.size
+        if self.fit and picture.size != (width, height):
+            library = pillow()
+            picture = library.ImageOps.fit(picture, (width, height), method=library.Image.Resampling[method])
+        if picture.size != (width, height):
+            raise DataError(
+                f"{self.source.name(place)} is {picture.size[1]}x{picture.size[0]}, not {height}x{width}; "
+                "all must have one size."
+            )
+        return np.array(picture)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EncodedPictures(Encoded):
+    """Pictures in RGB, (N, 3, H, W): grey is repeated, transparency left out; resampled bicubic and antialiased."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Return the shape that all of them would have decoded."""
         return len(self), 3, *self.size
 
-    def restrict(self, index: Tensor | slice) -> EncodedPictures:
-        """Return some of them, still encoded."""
-        return replace(self, places=self.places[index])
-
-    def __getitem__(self, index: Tensor | slice) -> Tensor:
-        places = self.places[index].tolist()
-        decoded = torch.empty(len(places), 3, *self.size, dtype=torch.uint8)
-        for row, place in enumerate(places):
-            decoded[row] = self._decoded(place)
-        return decoded
-
-    def _decoded(self, place: int) -> Tensor:
-        picture = decode(self.source, place)
-        height, width = self.size
-        if self.fit and picture.size != (width, height):
-            library = pillow()
-            picture = library.ImageOps.fit(picture, (width, height), method=library.Image.Resampling.BICUBIC)
-        if picture.size != (width, height):
-            raise DataError(
-                f"{self.source.name(place)} is {picture.size[1]}x{picture.size[0]}, not {height}x{width}; "
-                "all must have one size."
-            )
-        return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    def decoded(self, place: int) -> Tensor:
+        """Return one picture (3, H, W)."""
+        picture = decode(self.source, place, "RGB")
+        return torch.from_numpy(self.brought(picture, place, "BICUBIC")).permute(2, 0, 1)
 
 
 def pillow() -> ModuleType:
@@ -132,17 +153,37 @@ def pillow() -> ModuleType:
     return PIL
 
 
-def decode(source: PictureSource, place: int) -> PIL.Image.Image:
-    """Return one picture in RGB, upright whichever way the camera was held; raise DataError if it is damaged."""
+def decode(source: PictureSource, place: int, mode: str | None = None) -> PIL.Image.Image:
+    """Return one picture in pillow's `mode` or its own, upright whichever way the camera was held.
+
+    Raises DataError if it is damaged.
+    """
     library = pillow()
     data = source.read(place)
     try:
         with library.Image.open(io.BytesIO(data), formats=sorted(set(FORMATS.values()))) as picture:
-            return library.ImageOps.exif_transpose(picture).convert("RGB")
+            upright = library.ImageOps.exif_transpose(picture)
+            return upright if mode is None else upright.convert(mode)
     # SyntaxError is pillow's for a broken chunk; the bomb is a picture of absurd size.
     except (OSError, ValueError, SyntaxError, library.Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise DataError(f"{source.name(place)} cannot be decoded ({reason}); fetch it anew.") from error
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Return height and width of the picture in a file, upright, from its header alone; raise DataError if it is none.
+
+    The rest of the file is not read, so a damaged picture may have a size.
+    """
+    library = pillow()
+    try:
+        with library.Image.open(path, formats=sorted(set(FORMATS.values()))) as picture:
+            width, height = picture.size
+            sideways = picture.getexif().get(ORIENTATION, 1) >= SIDEWAYS
+    except (OSError, ValueError, SyntaxError, library.Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise DataError(f"the picture {str(path)!r} cannot be decoded ({reason}); fetch it anew.") from error
+    return (width, height) if sideways else (height, width)
 
 
 def encoded(source: PictureSource, number: int, size: tuple[int, int] | None = None) -> EncodedPictures:

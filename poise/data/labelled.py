@@ -9,13 +9,15 @@ from typing import Any
 
 from poise.data.cifar_batches import TRAIN as CIFAR_BATCHES
 from poise.data.cifar_batches import cifar_batches
+from poise.data.digit_scenes import digit_scenes
 from poise.data.digits import digits, moved_digits
 from poise.data.errors import DataError
 from poise.data.idx import idx_pictures
 from poise.data.multiple_features import multiple_features
 from poise.data.packed_pictures import packed_pictures
-from poise.data.picture_folders import picture_folders
+from poise.data.picture_folders import TRAIN, picture_folders
 from poise.data.samples import SampleSplits
+from poise.data.segmentation_folders import ANNOTATED, CITYSCAPES_PICTURES, cityscapes, segmentation_folders
 from poise.data.sources import data_folder, nearest
 
 
@@ -35,38 +37,49 @@ def cifar10(folder: Path, limit: int | None = None) -> SampleSplits[Any]:
     )
 
 
-COMING_ALONG: dict[str, Callable[[], SampleSplits[Any]]] = {"digits": digits, "moved-digits": moved_digits}
+COMING_ALONG: dict[str, Callable[[], SampleSplits[Any]]] = {
+    "digits": digits,
+    "moved-digits": moved_digits,
+    "scenes": digit_scenes,
+}
 # Name: what reads it, and where it lies in the data folder.
 IN_DATA_FOLDER: dict[str, tuple[Callable[..., SampleSplits[Any]], str]] = {
     "mnist": (idx_pictures, "mnist"),
     "cifar10": (cifar10, "cifar10"),
     "mfeat": (multiple_features, "mfeat.npz"),
+    "camvid": (packed_pictures, "camvid"),
 }
 
 
-def read_samples(source: str, limit: int | None = None) -> SampleSplits[Any]:
-    """Return the labelled set that `source` names: digits, moved-digits, mnist, cifar10, mfeat, or a folder's path.
+def read_samples(source: str, limit: int | None = None, size: tuple[int, int] | None = None) -> SampleSplits[Any]:
+    """Return the labelled set that `source` names, or that lies in the folder of that path.
 
-    `mfeat:pix,kar` names two of its kinds of features; without them they are pixels and Fourier coefficients.
-    `limit`: of the training samples, only so many from the first on. Raises DataError, with the names there are and
-    the nearest, for an unknown one; and for a limit that leaves some class without samples.
+    By name: digits, moved-digits, mnist, cifar10 and mfeat with a class each; camvid with a class at each pixel; scenes
+    with both. `mfeat:pix,kar` names two of its kinds of features instead of pixels and Fourier coefficients. A folder
+    that has `leftImg8bit` is read by `cityscapes`, one that has `trainannot` by `segmentation_folders`, any other by
+    `picture_folders`. `limit`: of the training samples, only so many from the first on. `size` (H, W): what the
+    pictures of a folder are brought to. Raises DataError, with the names there are and the nearest, for an unknown one;
+    for a limit that leaves some class without samples; and for a size of a set that has one of its own.
     """
     if limit is not None and limit < 1:
         raise DataError(f"limit={limit} leaves no sample; pass at least 1, or None for all.")
-    found = _found(source, limit)
+    found = _found(source, limit, size)
     if limit is None:
         return found
     train = found.train.restrict(slice(limit))
-    present = len(train.labels.unique())
-    if present < len(train.class_names):
-        raise DataError(
-            f"limit={limit} of {source!r} leaves {present} of {len(train.class_names)} classes; pass more, or take a "
-            "few a class."
-        )
+    if not train.per_pixel:
+        present = len(train.labels.unique())
+        if present < len(train.class_names):
+            raise DataError(
+                f"limit={limit} of {source!r} leaves {present} of {len(train.class_names)} classes; pass more, or take "
+                "a few a class."
+            )
     return SampleSplits(train, found.test, found.valid, found.source)
 
 
-def _found(source: str, limit: int | None) -> SampleSplits[Any]:
+def _found(source: str, limit: int | None, size: tuple[int, int] | None) -> SampleSplits[Any]:
+    if size is not None and source in (*COMING_ALONG, *IN_DATA_FOLDER):
+        raise DataError(f"size={size} is for folders of pictures, and {source!r} has a size of its own; leave it out.")
     if source in COMING_ALONG:
         return COMING_ALONG[source]()
     known, _, kinds = source.partition(":")
@@ -78,11 +91,18 @@ def _found(source: str, limit: int | None) -> SampleSplits[Any]:
         if kinds:
             return read(folder / name, kinds=tuple(kinds.split(",")))
         # Where pictures must be decoded, those beyond the limit are not.
-        return read(folder / name, limit=limit) if read is cifar10 else read(folder / name)
+        return read(folder / name, limit=limit) if read in (cifar10, packed_pictures) else read(folder / name)
     path = Path(os.path.expanduser(source))
     if source.strip() and path.is_dir():
-        return picture_folders(path)
+        return _reader(path)(path, size)
     names = [*COMING_ALONG, *IN_DATA_FOLDER]
     near = nearest(source, names)
     hint = f"perhaps you meant {near!r}" if near else "pass one of these or a folder of pictures"
     raise DataError(f"there is no set {source!r}, nor a folder of that name; by name: {', '.join(names)}; {hint}.")
+
+
+def _reader(folder: Path) -> Callable[[Path, tuple[int, int] | None], SampleSplits[Any]]:
+    """Return what reads a folder of that layout."""
+    if (folder / CITYSCAPES_PICTURES).is_dir():
+        return cityscapes
+    return segmentation_folders if (folder / (TRAIN + ANNOTATED)).is_dir() else picture_folders

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,48 +24,45 @@ def picture_folders(folder: Path, size: tuple[int, int] | None = None) -> Sample
     proportions; without it all must have one size. Classes are numbered by name; hidden files are left out. Raises
     DataError for a missing part, an empty class, a file that is no picture, or classes that differ between parts.
     """
-    valid = _valid(folder)
-    train = _part(folder / TRAIN, size)
-    # Without a size all parts must have that of the training pictures.
-    common = size or train.inputs.size
-    rest = {name: _part(path, size) for name, path in ((TEST, folder / TEST), (VALID, valid)) if path is not None}
-    for name, samples in rest.items():
+    valid = validation_of(folder)
+    parts = {TRAIN: folder / TRAIN, TEST: folder / TEST, **({VALID: valid} if valid is not None else {})}
+    read = {name: _part(path, size) for name, path in parts.items()}
+    return of_one_size(read, folder)
+
+
+def of_one_size(parts: Mapping[str, Samples[Any]], folder: Path) -> SampleSplits[Any]:
+    """Return the parts of a set as one, or raise DataError where their pictures differ in size."""
+    common = parts[TRAIN].inputs.size
+    for name, samples in parts.items():
         if samples.inputs.size != common:
             raise DataError(
-                f"the pictures of {name!r} in {str(folder)!r} are {_by(samples.inputs.size)}, those of {TRAIN!r} "
-                f"{_by(common)}; pass a size to bring them to."
+                f"the pictures of {name!r} in {str(folder)!r} are {by(samples.inputs.size)}, those of {TRAIN!r} "
+                f"{by(common)}; pass a size to bring them to."
             )
-    return SampleSplits(train, rest[TEST], rest.get(VALID), source=f"the pictures in {str(folder)!r}")
+    return SampleSplits(parts[TRAIN], parts[TEST], parts.get(VALID), source=f"the pictures in {str(folder)!r}")
 
 
-def _part(folder: Path, size: tuple[int, int] | None) -> Samples[Any]:
-    classes = _listed(folder, Path.is_dir)
-    if not classes:
-        raise DataError(f"{str(folder)!r} has no folder of a class; put each class's pictures in a folder of its name.")
-    files: list[Path] = []
-    labels: list[int] = []
-    for label, own in enumerate(classes):
-        found = _listed(own, Path.is_file)
-        if not found:
-            raise DataError(f"{str(own)!r} holds no picture; add some, or remove the folder.")
-        for path in found:
-            if path.suffix.lower() not in FORMATS:
-                raise DataError(f"{str(path)!r} is no picture ({', '.join(FORMATS)}); remove it.")
-        files += found
-        labels += [label] * len(found)
-    pictures = encoded(SeparateFiles(tuple(files)), len(files), size)
-    return Samples(pictures, torch.tensor(labels), tuple(own.name for own in classes))
+def pictures_in(folder: Path) -> list[Path]:
+    """Return the pictures of a folder by name, or raise DataError where there is none or another file."""
+    found = listed(folder, Path.is_file)
+    if not found:
+        raise DataError(f"{str(folder)!r} holds no picture; add some, or remove the folder.")
+    for path in found:
+        if path.suffix.lower() not in FORMATS:
+            raise DataError(f"{str(path)!r} is no picture ({', '.join(FORMATS)}); remove it.")
+    return found
 
 
-def _valid(folder: Path) -> Path | None:
-    names = (VALID, OTHER_NAMES[VALID])
-    found = [folder / name for name in names if (folder / name).is_dir()]
+def validation_of(folder: Path, suffix: str = "") -> Path | None:
+    """Return what a folder holds to validate on, where there is any, by either of its names."""
+    names = [name + suffix for name in (VALID, OTHER_NAMES[VALID])]
+    found = [folder / name for name in names if (folder / name).exists()]
     if len(found) > 1:
         raise DataError(f"{str(folder)!r} has both {names[0]!r} and {names[1]!r}; remove one.")
     return found[0] if found else None
 
 
-def _listed(folder: Path, kind: Callable[[Path], bool]) -> list[Path]:
+def listed(folder: Path, kind: Callable[[Path], bool]) -> list[Path]:
     """Return what is in a folder by name, hidden files left out."""
     try:
         return sorted(path for path in folder.iterdir() if kind(path) and not path.name.startswith("."))
@@ -73,5 +70,17 @@ def _listed(folder: Path, kind: Callable[[Path], bool]) -> list[Path]:
         raise unreadable(folder, error) from error
 
 
-def _by(size: tuple[int, int]) -> str:
+def by(size: tuple[int, int]) -> str:
+    """Return height and width as a message says them."""
     return f"{size[0]}x{size[1]}"
+
+
+def _part(folder: Path, size: tuple[int, int] | None) -> Samples[Any]:
+    classes = listed(folder, Path.is_dir)
+    if not classes:
+        raise DataError(f"{str(folder)!r} has no folder of a class; put each class's pictures in a folder of its name.")
+    found = [pictures_in(own) for own in classes]
+    files = [path for own in found for path in own]
+    labels = [label for label, own in enumerate(found) for _ in own]
+    pictures = encoded(SeparateFiles(tuple(files)), len(files), size)
+    return Samples(pictures, torch.tensor(labels), tuple(own.name for own in classes))

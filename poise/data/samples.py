@@ -9,7 +9,9 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from poise.data.encoded_pictures import EncodedPictures
+from poise.data.class_tables import VOID
+from poise.data.encoded_label_maps import EncodedLabelMaps
+from poise.data.encoded_pictures import Encoded
 from poise.data.errors import DataError
 
 Inputs = TypeVar("Inputs")
@@ -17,51 +19,81 @@ Inputs = TypeVar("Inputs")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Samples(Generic[Inputs]):
-    """`inputs` (N, ...), or a tuple of them where a sample has several kinds; `labels` (N,) int64; `class_names`.
+    """`inputs` (N, ...), or a tuple of them where a sample has several kinds; `labels`; `class_names`.
 
-    An input is a tensor, or `EncodedPictures` where the decoded pictures would fill the memory. Raises DataError where
-    numbers do not agree, labels are no int64 of the classes, or a class is named twice.
+    `labels` (N,) int64 are a class each; (N, H, W) uint8 or int64 are label maps, a class at each pixel of the picture
+    or `VOID`. Samples with label maps may have a class of the whole beside them, `scene_labels` (N,) int64 of
+    `scene_names`, so that one batch serves both. Inputs and label maps are tensors, or `EncodedPictures` and
+    `EncodedLabelMaps` where they would fill the memory decoded. Raises DataError where numbers do not agree, labels are
+    none of the classes, or a class is named twice.
     """
 
     inputs: Inputs
-    labels: Tensor
+    labels: Any
     class_names: tuple[str, ...]
+    scene_labels: Tensor | None = None
+    scene_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.labels.dim() != 1 or self.labels.dtype != torch.int64:
-            raise DataError(
-                f"labels are {_kind(self.labels.dtype)} of shape {tuple(self.labels.shape)}; pass int64 of shape (N,)."
-            )
+        check_labels(self.labels, self.class_names)
         sizes = [len(kind) for kind in self._kinds]
         if not sizes or any(size != len(self.labels) for size in sizes):
             raise DataError(f"there are {sizes} inputs and {len(self.labels)} labels; pass one label each.")
-        if len(set(self.class_names)) < len(self.class_names):
-            raise DataError(f"the {len(self.class_names)} class names {self.class_names} repeat; let them be distinct.")
-        if len(self) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.class_names):
-            raise DataError(
-                f"labels run from {int(self.labels.min())} to {int(self.labels.max())}, but {len(self.class_names)} "
-                "classes are named; number them from 0 and name them all."
-            )
+        if self.per_pixel:
+            for kind in self._kinds:
+                if len(kind.shape) == 4 and kind.shape[2:] != self.labels.shape[1:]:
+                    raise DataError(
+                        f"there are label maps of {tuple(self.labels.shape[1:])} and pictures of "
+                        f"{tuple(kind.shape[2:])}; both must have one size."
+                    )
+        if self.scene_labels is not None:
+            if not self.per_pixel or self.scene_labels.dim() != 1 or len(self.scene_labels) != len(self.labels):
+                raise DataError(
+                    f"there are labels of shape {tuple(self.labels.shape)} and scene labels of shape "
+                    f"{tuple(self.scene_labels.shape)}; pass one scene label beside each label map."
+                )
+            check_labels(self.scene_labels, self.scene_names)
 
     @property
     def _kinds(self) -> tuple[Any, ...]:
         return self.inputs if isinstance(self.inputs, tuple) else (self.inputs,)
+
+    @property
+    def per_pixel(self) -> bool:
+        """Whether the labels are label maps."""
+        return len(self.labels.shape) == 3
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __repr__(self) -> str:
         kinds = " and ".join(f"{tuple(kind.shape[1:])} {_kind(kind.dtype)}" for kind in self._kinds)
-        return f"Samples({len(self):,} of {kinds}, {len(self.class_names)} classes)"
+        each = " at each pixel" if self.per_pixel else ""
+        scene = f", {len(self.scene_names)} of the whole" if self.scene_labels is not None else ""
+        return f"Samples({len(self):,} of {kinds}, {len(self.class_names)} classes{each}{scene})"
+
+    def by_scene(self) -> Samples[Inputs]:
+        """Return the same samples with the class of the whole for a label, these themselves where it is that already.
+
+        Raises DataError where there are label maps alone.
+        """
+        if not self.per_pixel:
+            return self
+        if self.scene_labels is None:
+            raise DataError("the samples have a class at each pixel and none of the whole; take another set.")
+        return Samples(self.inputs, self.scene_labels, self.scene_names)
 
     def select(self, index: Tensor | slice) -> Samples[Any]:
-        """Return the samples of an index or a slice, with all their inputs as tensors: encoded pictures are decoded."""
-        return self._picked([kind[index] for kind in self._kinds], index)
+        """Return the samples of an index or a slice, all inputs as tensors and all labels as int64 tensors.
+
+        What is encoded is decoded.
+        """
+        return self._picked([kind[index] for kind in self._kinds], self.labels[index].long(), index)
 
     def restrict(self, index: Tensor | slice) -> Samples[Inputs]:
-        """Return the samples of an index or a slice, and leave encoded pictures encoded."""
-        kinds = [kind.restrict(index) if isinstance(kind, EncodedPictures) else kind[index] for kind in self._kinds]
-        return self._picked(kinds, index)
+        """Return the samples of an index or a slice, and leave encoded what is."""
+        kinds = [_restricted(kind, index) for kind in self._kinds]
+        return self._picked(kinds, _restricted(self.labels, index), index)
 
     def batches(self, size: int) -> Iterator[Samples[Any]]:
         """Return the samples in order, `size` at a time as `select` gives them; the last batch may be smaller."""
@@ -71,6 +103,8 @@ class Samples(Generic[Inputs]):
 
     def few(self, per_class: int, generator: torch.Generator) -> Tensor:
         """Return the places of so many samples of each class, drawn with the generator."""
+        if self.per_pixel:
+            raise DataError("samples with a class at each pixel are of no one class; pick them by their places.")
         order = torch.randperm(len(self), generator=generator)
         labels = self.labels[order]
         picked = []
@@ -83,9 +117,10 @@ class Samples(Generic[Inputs]):
             picked.append(own[:per_class])
         return torch.cat(picked)
 
-    def _picked(self, kinds: list[Any], index: Tensor | slice) -> Samples[Any]:
+    def _picked(self, kinds: list[Any], labels: Any, index: Tensor | slice) -> Samples[Any]:
         inputs: Any = tuple(kinds) if isinstance(self.inputs, tuple) else kinds[0]
-        return replace(self, inputs=inputs, labels=self.labels[index])
+        scene_labels = None if self.scene_labels is None else self.scene_labels[index]
+        return replace(self, inputs=inputs, labels=labels, scene_labels=scene_labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,16 +134,26 @@ class SampleSplits(Generic[Inputs]):
 
     def __post_init__(self) -> None:
         for part in (self.test, self.valid):
-            if part is not None and part.class_names != self.train.class_names:
-                raise DataError(
-                    f"the parts of a set have the classes {self.train.class_names} and {part.class_names}; "
-                    "let all parts name the same."
-                )
+            if part is None:
+                continue
+            for own, other in (
+                (self.train.class_names, part.class_names),
+                (self.train.scene_names, part.scene_names),
+            ):
+                if own != other:
+                    raise DataError(
+                        f"the parts of a set have the classes {own} and {other}; let all parts name the same."
+                    )
 
     def __str__(self) -> str:
         validation = f", {len(self.valid):,} to validate on" if self.valid is not None else ""
         whence = f"; from {self.source}" if self.source else ""
         return f"{len(self.train):,} samples to train on{validation}, {len(self.test):,} to test on{whence}"
+
+    def by_scene(self) -> SampleSplits[Inputs]:
+        """Return these parts with the class of the whole for a label, as `Samples.by_scene` does."""
+        valid = None if self.valid is None else self.valid.by_scene()
+        return replace(self, train=self.train.by_scene(), test=self.test.by_scene(), valid=valid)
 
     def hold_out(self, per_class: int, generator: torch.Generator) -> SampleSplits[Inputs]:
         """Return these parts with so many training samples of each class kept for validation instead.
@@ -126,5 +171,33 @@ class SampleSplits(Generic[Inputs]):
         )
 
 
+def check_labels(labels: Any, class_names: tuple[str, ...]) -> None:
+    """Raise DataError unless `labels` are what `Samples` takes, of these classes."""
+    if len(set(class_names)) < len(class_names):
+        raise DataError(f"the {len(class_names)} class names {class_names} repeat; let them be distinct.")
+    if isinstance(labels, EncodedLabelMaps):
+        if labels.table.class_names != class_names:
+            raise DataError(
+                f"the class table names {labels.table.class_names}, the samples {class_names}; let them be the same."
+            )
+        return
+    maps = labels.dim() == 3
+    if labels.dtype not in ((torch.int64, torch.uint8) if maps else (torch.int64,)) or labels.dim() not in (1, 3):
+        raise DataError(
+            f"labels are {_kind(labels.dtype)} of shape {tuple(labels.shape)}; pass int64 of shape (N,), or label "
+            "maps of shape (N, H, W)."
+        )
+    known = labels[labels != VOID] if maps else labels
+    if known.numel() and not 0 <= int(known.min()) <= int(known.max()) < len(class_names):
+        raise DataError(
+            f"labels run from {int(known.min())} to {int(known.max())}, but {len(class_names)} "
+            f"classes are named; number them from 0 and name them all{f', with {VOID} for void' if maps else ''}."
+        )
+
+
 def _kind(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def _restricted(kind: Any, index: Tensor | slice) -> Any:
+    return kind.restrict(index) if isinstance(kind, Encoded) else kind[index]

@@ -18,7 +18,8 @@ class Layout:
 
     A group is what one set of mixing weights belongs to: the whole sample (one group), or each position under the
     prefix scope. Packing is a view for a single tensor of at least 32 bits and one copy otherwise; complex numbers
-    become pairs of reals, and halves are widened to float32.
+    become pairs of reals, and halves are widened to float32. Numbers keep the order in which they lie in memory, so
+    that feature maps in channels-last reach the cell as they were.
     """
 
     shapes: tuple[torch.Size, ...]  # without the batch dimension
@@ -28,6 +29,7 @@ class Layout:
     groups: int
     position_dim: int | None  # None: one group a sample
     widths: tuple[int, ...]  # features a group, for each part
+    channels_last: tuple[bool, ...]  # for each part
     plain: bool  # whether packing changes nothing but the shape
 
     @staticmethod
@@ -66,6 +68,7 @@ class Layout:
             if groups == 0:
                 raise ValueError("the prefix scope needs at least one position, but z0 has none; pass longer states.")
         widths = tuple(math.prod(part.shape[1:]) * (2 if part.is_complex() else 1) // max(groups, 1) for part in parts)
+        channels_last = tuple(position_dim is None and _is_channels_last(part) for part in parts)
         return Layout(
             shapes=tuple(part.shape[1:] for part in parts),
             dtypes=tuple(part.dtype for part in parts),
@@ -74,7 +77,13 @@ class Layout:
             groups=groups,
             position_dim=position_dim,
             widths=widths,
-            plain=isinstance(state, Tensor) and dtype == state.dtype and position_dim in (None, 1),
+            channels_last=channels_last,
+            plain=(
+                isinstance(state, Tensor)
+                and dtype == state.dtype
+                and position_dim in (None, 1)
+                and not any(channels_last)
+            ),
         )
 
     def pack(self, state: State) -> Tensor:
@@ -82,17 +91,19 @@ class Layout:
         if self.plain and isinstance(state, Tensor) and state.dtype == self.dtype:
             return state.reshape(state.shape[0], self.groups, self.widths[0])
         parts = state if isinstance(state, tuple) else (state,)
-        packed = [self._pack_part(part, width) for part, width in zip(parts, self.widths, strict=True)]
+        packed = [self._pack_part(part, place) for place, part in enumerate(parts)]
         return packed[0] if len(packed) == 1 else torch.cat(packed, dim=2)
 
-    def _pack_part(self, part: Tensor, width: int) -> Tensor:
+    def _pack_part(self, part: Tensor, place: int) -> Tensor:
         if part.is_complex():
             # A view's gradient must lie at even numbers, as it may not where a tuple's parts are joined.
             joined = len(self.shapes) > 1
             part = torch.stack((part.real, part.imag), dim=-1) if joined else torch.view_as_real(part.resolve_conj())
         if self.position_dim is not None:
             part = part.movedim(self.position_dim, 1)
-        return part.reshape(part.shape[0], self.groups, width).to(self.dtype)
+        elif self.channels_last[place]:
+            part = part.movedim(1, -1)
+        return part.reshape(part.shape[0], self.groups, self.widths[place]).to(self.dtype)
 
     def unpack(self, matrix: Tensor, dtypes: tuple[torch.dtype, ...] | None = None) -> Any:
         """Return the state whose numbers `matrix` (batch, groups, features) holds, in `dtypes` or as it was read."""
@@ -100,15 +111,17 @@ class Layout:
             return matrix.reshape(matrix.shape[0], *self.shapes[0])
         pieces = matrix.split(self.widths, dim=2) if len(self.widths) > 1 else (matrix,)
         parts = tuple(
-            self._unpack_part(piece, shape, dtype)
-            for piece, shape, dtype in zip(pieces, self.shapes, dtypes or self.dtypes, strict=True)
+            self._unpack_part(piece, place, dtype)
+            for place, (piece, dtype) in enumerate(zip(pieces, dtypes or self.dtypes, strict=True))
         )
         return parts if self.is_tuple else parts[0]
 
-    def _unpack_part(self, piece: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-        batch = piece.shape[0]
+    def _unpack_part(self, piece: Tensor, place: int, dtype: torch.dtype) -> Tensor:
+        batch, shape = piece.shape[0], self.shapes[place]
         pair = (2,) if dtype.is_complex else ()
-        if self.position_dim is None:
+        if self.channels_last[place]:
+            part = piece.reshape(batch, *shape[1:], shape[0]).movedim(-1, 1)
+        elif self.position_dim is None:
             part = piece.reshape(batch, *shape, *pair)
         else:
             inner = list(shape)
@@ -129,7 +142,7 @@ class Layout:
                 f"valid is one mask or {len(self.shapes)} of them, tensors of bools, not {valid!r}; pass that."
             )
         packed = []
-        for mask, shape, dtype, width in zip(masks, self.shapes, self.dtypes, self.widths, strict=True):
+        for place, (mask, shape, dtype) in enumerate(zip(masks, self.shapes, self.dtypes, strict=True)):
             full = (batch, *shape)
             if mask.dtype != torch.bool or tuple(mask.shape) != full[: mask.dim()]:
                 raise ValueError(
@@ -139,5 +152,14 @@ class Layout:
             if dtype.is_complex:
                 full = (*full, 2)
             wide = mask.reshape(mask.shape + (1,) * (len(full) - mask.dim())).expand(full)
-            packed.append(self._pack_part(wide.to(self.dtype), width))
+            packed.append(self._pack_part(wide.to(self.dtype), place))
         return packed[0] if len(packed) == 1 else torch.cat(packed, dim=2)
+
+
+def _is_channels_last(part: Tensor) -> bool:
+    """Whether each sample of real numbers (batch, channels, ...) lies in memory with its channels innermost."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    if part.is_complex() or part.dim() not in formats:
+        return False
+    sample = part[:1]
+    return sample.is_contiguous(memory_format=formats[part.dim()]) and not sample.is_contiguous()

@@ -1,7 +1,7 @@
 """Layers on the core: the equilibrium layer, its cells, what regularises them, and what is measured of them."""
 
 from poise.nn.activation import activation_bytes
-from poise.nn.cells import ConvCell, DenseCell, Injected, TransformerCell, inject
+from poise.nn.cells import ConvCell, DenseCell, Injected, MultiscaleCell, TransformerCell, inject
 from poise.nn.diagnose import diagnose
 from poise.nn.diagnosis import Diagnosis
 from poise.nn.equilibrium import Equilibrium
@@ -17,6 +17,7 @@ __all__ = [
     "Diagnosis",
     "Equilibrium",
     "Injected",
+    "MultiscaleCell",
     "SpectralRadius",
     "TransformerCell",
     "activation_bytes",

@@ -5,9 +5,8 @@ A task gives the methods below `# What a task is`; batches, exact resume, valida
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Self
 
@@ -17,6 +16,7 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
 from poise.configs.fields import to_dict
+from poise.data import Prefetched, batch_seed
 from poise.nn import activation_bytes
 from poise.report import Page
 from poise.tasks.errors import DIVERGENCE_REMEDY, RunError
@@ -39,6 +39,8 @@ class Task(L.LightningModule, ABC):
     """The dataclass of its settings; it has `seed`, `recipe`, `optimizer` and `trainer`."""
     quality_names: ClassVar[Mapping[str, str]] = {}
     """Its measures of quality, with their names for people."""
+    decoding_workers: int = 0
+    """Threads that make training batches ahead; a task whose pictures are decoded sets some."""
 
     model: nn.Module
 
@@ -119,11 +121,12 @@ class Task(L.LightningModule, ABC):
 
     # Training ---------------------------------------------------------------------------------------------------------
 
-    def train_dataloader(self) -> StepBatches:
+    def train_dataloader(self) -> Prefetched[Any]:
         """Return the batches from where the run stands."""
         first = self.trainer.global_step * self.trainer.accumulate_grad_batches
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        return StepBatches(partial(self.training_batch, rank=rank, world_size=world_size), first)
+        batch = partial(self.training_batch, rank=rank, world_size=world_size)
+        return Prefetched(batch, first, workers=self.decoding_workers)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss; noise is drawn from a seed of this batch, so that a resumed run draws the same."""
@@ -249,20 +252,6 @@ class Task(L.LightningModule, ABC):
         return found
 
 
-class StepBatches:
-    """The endless batches of a run from a number on; where they begin is all the state there is."""
-
-    def __init__(self, batch: Callable[[int], Any], first: int) -> None:
-        self.batch = batch
-        self.first = first
-
-    def __iter__(self) -> Iterator[Any]:
-        index = self.first
-        while True:
-            yield self.batch(index)
-            index += 1
-
-
 class Share(Sequence[Any]):
     """Every `count`-th item of a sequence; the shares of all processes are the whole, none twice."""
 
@@ -275,12 +264,6 @@ class Share(Sequence[Any]):
 
     def __getitem__(self, index: Any) -> Any:
         return self.items[self.places[index]]
-
-
-def batch_seed(seed: int, index: int, rank: int) -> int:
-    """Return the seed of the noise in one batch of one process."""
-    digest = hashlib.blake2b(f"{seed} {index} {rank}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "little")
 
 
 def _to_device(batch: Any, device: torch.device) -> Any:

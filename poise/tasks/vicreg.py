@@ -14,7 +14,7 @@ from torch import Tensor
 
 from poise.configs.errors import ConfigError
 from poise.configs.vicreg import VICRegConfig
-from poise.data import Samples, SampleSplits, View, read_samples
+from poise.data import Samples, SampleSplits, ShuffledBatches, View, batch_seed, read_samples
 from poise.models import VICReg
 from poise.objectives import (
     BarlowTwinsLoss,
@@ -25,7 +25,7 @@ from poise.objectives import (
     nearest_neighbours,
 )
 from poise.report import Page
-from poise.tasks.base import Measures, Task, batch_seed
+from poise.tasks.base import Measures, Task
 from poise.tasks.errors import RunError
 from poise.tasks.fine_tuning import accuracy, fine_tune
 from poise.tasks.probing import Probes, features_of, fit_probes
@@ -126,11 +126,8 @@ class VICRegTask(Task):
     def training_batch(self, index: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor, Tensor]:
         """Return two views and the labels, which the loss does not see; an epoch leaves its last, short batch out."""
         size, seed, train = self.config.data.batch_size, self.config.seed, self.samples.train
-        per_epoch = len(train) // size
-        place = index * world_size + rank
-        epoch, number = divmod(place, per_epoch)
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(batch_seed(seed, epoch, -1)))
-        picked = train.select(order[number * size : (number + 1) * size])
+        batches = ShuffledBatches(train, size, seed, rank=rank, world_size=world_size)
+        picked = train.select(batches.places(index))
         generator = torch.Generator().manual_seed(batch_seed(seed, index, rank))
         return *two_views(kinds(picked), self.view, generator), picked.labels
 
@@ -304,6 +301,10 @@ class VICRegTask(Task):
 def _read(config: VICRegConfig) -> SampleSplits[Any]:
     data = config.data
     found = read_samples(data.path, data.limit)
+    if found.train.per_pixel:
+        if found.train.scene_labels is None:
+            raise ConfigError(f"{data.path!r} has a class at each pixel, and probes name one a sample; pass others.")
+        found = found.by_scene()
     if data.batch_size > len(found.train):
         raise ConfigError(
             f"data.batch_size is {data.batch_size}, and there are {len(found.train):,} samples to train on; "

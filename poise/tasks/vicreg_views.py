@@ -20,11 +20,11 @@ from poise.data import (
     Samples,
     Scaling,
     View,
+    batch_seed,
     vicreg_cifar_views,
     vicreg_views,
 )
 from poise.data.views.published import CIFAR10, IMAGENET
-from poise.tasks.base import batch_seed
 
 Kinds = tuple[Tensor, ...]
 

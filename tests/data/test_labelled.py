@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from poise.data import (
     packed_pictures,
 )
 
+gzipped = partial(gzip.compress, mtime=0)  # a time in the bytes would be one in the tests' names
 DATA = Path(os.environ.get("POISE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs the shared data folder")
 
@@ -84,7 +86,7 @@ def idx_folder(tmp_path):
     generator = np.random.default_rng(0)
     for name, number in (("train", 5), ("t10k", 3)):
         pictures = generator.integers(0, 256, (number, 4, 3), dtype=np.uint8)
-        (tmp_path / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(pictures)))
+        (tmp_path / f"{name}-images-idx3-ubyte.gz").write_bytes(gzipped(idx(pictures)))
         (tmp_path / f"{name}-labels-idx1-ubyte").write_bytes(idx(np.arange(number, dtype=np.uint8)))
     return tmp_path
 
@@ -101,11 +103,11 @@ def test_idx_files_plain_and_gzipped(idx_folder):
     ("name", "data", "message"),
     [
         ("train-images-idx3-ubyte.gz", b"no gzip", "cannot read"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(idx(np.zeros((5, 4, 3), np.uint8)))[:-9], "cannot read"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(idx(np.zeros((5, 4, 3), np.uint8))[:-1]), "holds 59 bytes"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(idx(np.zeros((5, 4, 3), np.uint8), kind=9)), "begins with"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(idx(np.zeros((4, 4, 3), np.uint8))), "from one set"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(b"\0\0\x08\x03\0\0\0\x05"), "within its header of 16"),
+        ("train-images-idx3-ubyte.gz", gzipped(idx(np.zeros((5, 4, 3), np.uint8)))[:-9], "cannot read"),
+        ("train-images-idx3-ubyte.gz", gzipped(idx(np.zeros((5, 4, 3), np.uint8))[:-1]), "holds 59 bytes"),
+        ("train-images-idx3-ubyte.gz", gzipped(idx(np.zeros((5, 4, 3), np.uint8), kind=9)), "begins with"),
+        ("train-images-idx3-ubyte.gz", gzipped(idx(np.zeros((4, 4, 3), np.uint8))), "from one set"),
+        ("train-images-idx3-ubyte.gz", gzipped(b"\0\0\x08\x03\0\0\0\x05"), "within its header of 16"),
         ("train-labels-idx1-ubyte", idx(np.zeros((5, 1), np.uint8)), "from one set"),
         ("t10k-labels-idx1-ubyte", idx(np.array([1, 2, 77], np.uint8)), "label 77"),
         ("t10k-labels-idx1-ubyte", None, "has no t10k-labels"),

@@ -23,6 +23,7 @@ from poise.data import (
     Noise,
     Normalise,
     Placed,
+    RandomCrop,
     RandomResizedCrop,
     Scaling,
     Shift,
@@ -60,6 +61,7 @@ PICTURE_VIEWS = [
     Placed(side=13, noise=0.1),
     *vicreg_views(8),
     vicreg_cifar_views(8)[0],
+    RandomCrop(8, 2),
 ]
 VECTOR_VIEWS = [Noise(), Masking(), SpanMasking(5), Shift(4), Shift(4, wrap=True), Scaling()]
 VIEWS = [*PICTURE_VIEWS, *VECTOR_VIEWS]

@@ -46,6 +46,26 @@ def test_one_tensor_is_a_view_and_strides_do_not_matter():
     assert torch.allclose(wide.state, 2 * turned, rtol=1e-3)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("spatial", [2, 3])
+def test_channels_last_is_kept_and_changes_no_number(count, spatial):
+    fmt = {2: torch.channels_last, 3: torch.channels_last_3d}[spatial]
+    plain = tuple(torch.randn(3, 4 + i, *range(2, 2 + spatial)) for i in range(count))
+    last = tuple(part.to(memory_format=fmt) for part in plain)
+    state = last if count > 1 else last[0]
+    layout = Layout.of(state)
+    packed = layout.pack(state)
+    assert (packed.data_ptr() == last[0].data_ptr()) == (count == 1)  # one tensor is a view
+    back = layout.unpack(packed)
+    for before, after in zip(plain, back if count > 1 else (back,), strict=True):
+        assert torch.equal(before, after) and after[0].stride() == before.to(memory_format=fmt)[0].stride()
+    assert Layout.of(back).channels_last == layout.channels_last == (True,) * count  # also of views of the matrix
+    assert torch.equal(layout.pack(plain if count > 1 else plain[0]), packed)  # a cell may answer in another format
+    valid = layout.unpack(layout.pack_mask(tuple(part > 0 for part in plain), 3))
+    for part, mask in zip(plain, valid if count > 1 else (valid,), strict=True):
+        assert torch.equal(mask, (part > 0).float())
+
+
 def test_a_mask_covers_pairs_of_a_complex_state():
     state = torch.zeros(2, 3, 2, dtype=torch.complex64)
     valid = torch.tensor([[True, False, True], [True, True, False]])

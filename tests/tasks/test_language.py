@@ -10,7 +10,7 @@ from poise.configs.base import SolverConfig, TrainerConfig
 from poise.configs.language import LanguageConfig, ModelConfig, TextDataConfig
 from poise.data import DataError
 from poise.nn import activation_bytes
-from poise.tasks.base import Share, StepBatches, batch_seed
+from poise.tasks.base import Share
 from poise.tasks.evaluation import measure
 from poise.tasks.language import LanguageTask
 from poise.tasks.run_folder import RunFolder
@@ -76,21 +76,11 @@ def test_a_seed_decides_weights_and_batches(text_file):
     assert not torch.equal(first.training_batch(5)[0], first.training_batch(6)[0])
 
 
-def test_batches_begin_anywhere():
-    batches = iter(StepBatches(lambda index: index * index, first=3))
-    assert [next(batches) for _ in range(3)] == [9, 16, 25]
-
-
 @pytest.mark.parametrize("processes", [1, 2, 3, 7])
 def test_shares_are_the_whole_and_none_twice(processes):
     items = list(range(10))
     shares = [list(Share(items, rank, processes)) for rank in range(processes)]
     assert sorted(item for share in shares for item in share) == items
-
-
-def test_noise_seeds_differ_by_batch_and_process():
-    seeds = {batch_seed(seed, index, rank) for seed in (0, 1) for index in range(50) for rank in (0, 1)}
-    assert len(seeds) == 200
 
 
 def test_the_loss_reports_the_residual_of_an_equilibrium_only(text_file):

@@ -77,6 +77,29 @@ def unit_pictures(view: str, x: Tensor, channels: int | None = None) -> Tensor:
     return given
 
 
+def label_maps(view: str, labels: Tensor, x: Tensor) -> Tensor:
+    """Return the label maps (B, H, W) of pictures (B, C, H, W); raise ValueError where they are none."""
+    if labels.dtype not in (torch.uint8, torch.int64) or labels.shape != (len(x), *x.shape[2:]):
+        raise ValueError(
+            f"{view} got labels {_kind(labels)} of shape {tuple(labels.shape)} for pictures of shape "
+            f"{tuple(x.shape)}; pass uint8 or int64 of shape (B, H, W)."
+        )
+    return labels
+
+
+def looked_up(x: Tensor, rows: Tensor, columns: Tensor, outside: float) -> Tensor:
+    """Return the pixels of `x` (B, C, H, W) in `rows` (B, h) and `columns` (B, w), (B, C, h, w).
+
+    What lies in no row or column of a picture is `outside`.
+    """
+    channels, height, width = x.shape[1:]
+    rows, columns = rows[:, None, :, None], columns[:, None, None, :]
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    places = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)  # (B, 1, h, w)
+    found = x.flatten(2).gather(2, places.flatten(2).expand(-1, channels, -1))
+    return torch.where(inside, found.unflatten(2, places.shape[2:]), outside)
+
+
 def floating(view: str, x: Tensor) -> None:
     """Raise ValueError unless `x` is floating point of shape (B, ...) with something for each sample."""
     if x.dim() < 2 or not x.is_floating_point():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poise.data.views.drawing import pictures
+from poise.data.views.drawing import looked_up, pictures
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,12 @@ class Placed:
         batch, channels, height, width = x.shape
         if max(height, width) > self.side:
             raise ValueError(f"Placed(side={self.side}) is smaller than a picture of {height}x{width}; pass more.")
-        one, on = (batch, 1, 1, 1), generator.device
+        one, on = (batch, 1), generator.device
         top = torch.randint(self.side - height + 1, one, generator=generator, device=on).to(x.device)
         left = torch.randint(self.side - width + 1, one, generator=generator, device=on).to(x.device)
-        factor = 1 + self.gain * (2 * torch.rand(one, generator=generator, device=on).to(x) - 1)
+        factor = 1 + self.gain * (2 * torch.rand((batch, 1, 1, 1), generator=generator, device=on).to(x) - 1)
         noise = torch.randn(batch, channels, self.side, self.side, generator=generator, device=on).to(x)
         # Every pixel of the canvas looks up where it lies in the picture; outside it is zero.
-        rows = torch.arange(self.side, device=x.device).view(1, 1, -1, 1) - top
-        columns = torch.arange(self.side, device=x.device).view(1, 1, 1, -1) - left
-        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-        place = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
-        looked_up = x.flatten(2).gather(2, place.flatten(2).expand(-1, channels, -1))
-        canvas = torch.where(inside, looked_up.view(batch, channels, self.side, self.side), 0.0)
+        places = torch.arange(self.side, device=x.device)
+        canvas = looked_up(x, places - top, places - left, outside=0.0)
         return canvas * factor + self.noise * noise

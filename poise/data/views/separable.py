@@ -13,12 +13,13 @@ def separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return torch.matmul(rows.unsqueeze(1), along.view(batch, channels, height, columns.shape[1]))  # (B, C, h, w)
 
 
-def bicubic_weights(start: Tensor, length: Tensor, size: int, whole: int, like: Tensor) -> Tensor:
+def bicubic_weights(start: Tensor, length: Tensor, size: int, whole: int, like: Tensor, beyond: bool = False) -> Tensor:
     """Return the matrices (B, size, whole) that bring `length` places from `start` on, both (B,), to `size`.
 
     Keys' cubic convolution with a = -1/2 ("Cubic convolution interpolation for digital image processing", 1981),
     widened by the scale where it shrinks, so that nothing aliases. Only places inside the cut are looked at, and the
-    weights of each output sum to 1: what pillow does to a picture that was cropped before.
+    weights of each output sum to 1: what pillow does to a picture that was cropped before. With `beyond` all places
+    are looked at, as in a picture that is cropped after; outputs outside the picture have weights that mean nothing.
     """
     start, length = (place.to(like).view(-1, 1, 1) for place in (start, length))
     scale = length / size  # (B, 1, 1)
@@ -29,7 +30,8 @@ def bicubic_weights(start: Tensor, length: Tensor, size: int, whole: int, like: 
     near = (1.5 * distance - 2.5) * distance**2 + 1
     far = ((2.5 - 0.5 * distance) * distance - 4) * distance + 2
     weights = torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
-    weights = torch.where((inputs > start) & (inputs < start + length), weights, 0.0)
+    if not beyond:
+        weights = torch.where((inputs > start) & (inputs < start + length), weights, 0.0)
     return weights / weights.sum(dim=2, keepdim=True)
 
 

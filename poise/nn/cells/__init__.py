@@ -3,6 +3,7 @@
 from poise.nn.cells.convolutional import ConvCell
 from poise.nn.cells.dense import DenseCell
 from poise.nn.cells.injected import Injected, inject
+from poise.nn.cells.multiscale import MultiscaleCell
 from poise.nn.cells.transformer import TransformerCell
 
-__all__ = ["ConvCell", "DenseCell", "Injected", "TransformerCell", "inject"]
+__all__ = ["ConvCell", "DenseCell", "Injected", "MultiscaleCell", "TransformerCell", "inject"]
