@@ -22,6 +22,7 @@ from benchmarks import (
     solver_tables,
     tinyshakespeare,
     vicreg,
+    vicreg_cifar,
     vicreg_digits,
     vicreg_kinds,
 )
@@ -51,6 +52,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "vicreg": _with_machine(vicreg.table),
     "vicreg_digits": _with_machine(vicreg_digits.table),
     "vicreg_kinds": vicreg_kinds.table,
+    "vicreg_cifar": _with_machine(vicreg_cifar.table),
     "tinyshakespeare": _with_machine(tinyshakespeare.table),
 }
 

@@ -13,6 +13,8 @@ class SamplesConfig:
     """digits, mnist, cifar10, mfeat, mfeat:KIND,KIND (two of its kinds of feature), or a folder of pictures by class"""
     limit: int | None = None
     """of the training samples, only so many from the first on; null is all"""
+    size: int | None = None
+    """side that the pictures of a folder are cut and resampled to; null where all have one size"""
     batch_size: int = 256
     """samples a training batch and device (trial)"""
     eval_batch_size: int = 500
@@ -20,4 +22,4 @@ class SamplesConfig:
 
     def __post_init__(self) -> None:
         require(bool(self.path), "path is empty; name a set, such as digits, or a folder.")
-        require_positive(self, "limit", "batch_size", "eval_batch_size")
+        require_positive(self, "limit", "size", "batch_size", "eval_batch_size")

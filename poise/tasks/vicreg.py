@@ -235,7 +235,7 @@ class VICRegTask(Task):
         found: dict[str, float] = {}
         probe, config = self.config.probe, self.config
         test = self.features("test")
-        probes = self.fit_probes(0)
+        probes = self._probes.get(0) or self.fit_probes(0)  # those of the validation just before, where there was one
         for per_class in probe.few:
             found[f"probe_{per_class}_labels"] = probes.few_accuracy(per_class, test.inputs, test.labels)
         torch.manual_seed(config.seed)
@@ -300,7 +300,7 @@ class VICRegTask(Task):
 
 def _read(config: VICRegConfig) -> SampleSplits[Any]:
     data = config.data
-    found = read_samples(data.path, data.limit)
+    found = read_samples(data.path, data.limit, None if data.size is None else (data.size, data.size))
     if found.train.per_pixel:
         if found.train.scene_labels is None:
             raise ConfigError(f"{data.path!r} has a class at each pixel, and probes name one a sample; pass others.")

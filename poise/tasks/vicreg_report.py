@@ -60,7 +60,7 @@ def _sentence(summary: Mapping[str, Any], analysis: Mapping[str, Any]) -> str:
     if "random_probe_accuracy" in analysis:
         found += f"; of the same encoder with random weights, {analysis['random_probe_accuracy']:.1%}"
     verdict = analysis.get("finding") or "The embeddings show no sign of a collapse."
-    return f"{found}. {verdict[0].upper()}{verdict[1:]}"
+    return f"{found}. {verdict[0].upper()}{verdict[1:]}\n\nData: {summary['data']}."
 
 
 def _tiles(summary: Mapping[str, Any], analysis: Mapping[str, Any]) -> list[Tile]:

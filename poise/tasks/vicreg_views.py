@@ -40,7 +40,7 @@ def training_views(config: ViewsConfig) -> tuple[View, View]:
     view: View = Placed(config.size, config.gain, config.noise)
     if config.name == "noise":
         scaled = Scaling(1 - config.gain, 1 + config.gain)
-        view = Composed((scaled, Noise(config.noise), Masking(config.masking)))
+        view = Composed((_floating, scaled, Noise(config.noise), Masking(config.masking)))
     return view, view
 
 
@@ -48,7 +48,7 @@ def plain_view(config: ViewsConfig) -> View:
     """Return what the probes look at: the sample as it is, normalised, or placed without noise."""
     if config.name == "placed":
         return Placed(config.size, gain=0.0, noise=0.0)
-    plain: dict[str, View] = {"cifar": CIFAR10, "imagenet": IMAGENET, "noise": _unchanged}
+    plain: dict[str, View] = {"cifar": CIFAR10, "imagenet": IMAGENET, "noise": _floating}
     return plain[config.name]
 
 
@@ -118,5 +118,5 @@ def two_views(inputs: Kinds, views: tuple[View, View], generator: torch.Generato
     return views[0](first, generator), views[1](second, generator)
 
 
-def _unchanged(x: Tensor, generator: torch.Generator) -> Tensor:
+def _floating(x: Tensor, generator: torch.Generator) -> Tensor:
     return x.float() / 255 if x.dtype == torch.uint8 else x
