@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -43,7 +44,7 @@ class Predictions:
     pixels: Tensor | None  # logits (batch, pixel_classes, height, width), of the pictures' size
 
 
-class MultiscaleNetwork(nn.Module):
+class MultiscaleNetwork(nn.Module, ABC):
     """A stem, a trunk that returns feature maps at several scales, and one head or both on them.
 
     `classes`, `pixel_classes`: of the classification and of the segmentation head; None leaves a head out, and with
@@ -68,9 +69,9 @@ class MultiscaleNetwork(nn.Module):
         )
         self.segmenter = None if pixel_classes is None else SegmentationHead(architecture.channels, pixel_classes)
 
+    @abstractmethod
     def scales(self, x: Tensor) -> Scales:
         """Return the trunk's feature maps of pictures (B, in_channels, H, W), the finest first."""
-        raise NotImplementedError
 
     def heads(self, scales: Scales, size: Sequence[int]) -> Predictions:
         """Return what every head says of feature maps of pictures with that height and width."""

@@ -80,7 +80,6 @@ class VICRegTask(Task):
             else VICRegLoss(loss.convention, loss.invariance, loss.variance, loss.covariance)
         )
         self._probes: dict[int, Probes] = {}
-        self._looks = 0
 
     @classmethod
     def create(cls, config: VICRegConfig, folder: RunFolder | None = None) -> Self:
@@ -147,11 +146,11 @@ class VICRegTask(Task):
             }  # fmt: skip
         else:
             measures |= {"on_diagonal": terms.on_diagonal, "off_diagonal": terms.off_diagonal}
-        self._looks += 1
-        if self._looks % self.config.look_every_n_steps == 0 and rank() == 0:
+        step = self.global_step + 1
+        if step % self.config.look_every_n_steps == 0 and rank() == 0:
             finding = find_collapse(first.detach(), floor=self.floor)
             if finding is not None:
-                warnings.warn(f"after {self._looks} steps, {finding}", CollapseWarning, stacklevel=2)
+                warnings.warn(f"after {step} steps, {finding}", CollapseWarning, stacklevel=2)
         return terms.total, measures
 
     def _online(self, features: Tensor, labels: Tensor) -> Callable[[], float]:
@@ -310,4 +309,12 @@ def _read(config: VICRegConfig) -> SampleSplits[Any]:
             f"data.batch_size is {data.batch_size}, and there are {len(found.train):,} samples to train on; "
             "pass at most as many."
         )
+    # Known before a step is trained rather than at the first validation, or after hours by `poise evaluate`.
+    smallest = int(found.train.labels.bincount(minlength=len(found.train.class_names)).min())
+    for name, numbers in (("few", config.probe.few), ("fine_tune", config.probe.fine_tune)):
+        if max(numbers, default=0) > smallest:
+            raise ConfigError(
+                f"probe.{name} asks for {max(numbers)} labels a class, and the smallest class of {data.path!r} has "
+                f"{smallest} training samples; ask for fewer."
+            )
     return found

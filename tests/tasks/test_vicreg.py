@@ -52,6 +52,14 @@ def test_without_the_variance_term_the_collapse_is_called_by_name(tmp_path):
     assert folder.read_json(folder.analysis)["finding"].startswith("collapse to a point")
 
 
+def test_a_resumed_run_calls_a_collapse_at_its_own_step(tmp_path):
+    settings = replace(config(20, loss=LossConfig(variance=0.0)), look_every_n_steps=100)
+    train(VICRegTask, settings, RunFolder(tmp_path))
+    longer = replace(settings, look_every_n_steps=60, trainer=replace(settings.trainer, max_steps=60))
+    with pytest.warns(CollapseWarning, match="after 60 steps, collapse to a point"):
+        train(VICRegTask, longer, RunFolder(tmp_path), resume=True)
+
+
 def test_without_the_covariance_term_the_loss_of_rank_is(tmp_path):
     with pytest.warns(CollapseWarning, match="collapse of rank: .* look at the covariance term"):
         train(VICRegTask, config(110, loss=LossConfig(covariance=0.0)), RunFolder(tmp_path))
@@ -174,6 +182,7 @@ def test_the_online_probe_moves_no_weight(tmp_path):
         ({"data": SamplesConfig(batch_size=1298)}, "data.batch_size is 1298, and there are 1,297 samples"),
         ({"views": ViewsConfig(size=7)}, "views.name placed does not fit the samples: Placed.side=7. is smaller"),
         ({"views": ViewsConfig(name="cifar", size=8)}, "views.name cifar does not fit the samples: .*3 channels"),
+        ({"probe": ProbeConfig(few=(10, 500))}, "probe.few asks for 500 labels a class, and the smallest class"),
         ({"model": EncoderConfig(features=None)}, "model.features is null, and a dense encoder ends in a linear layer"),
         (
             {
