@@ -47,16 +47,13 @@ def open_run(arguments: Namespace, overrides: dict[str, str]) -> tuple[RunFolder
     config_type = load(entry.config)
     config = from_dict(config_type, values)
     given = {flag: getattr(arguments, flag) for flag in overrides if getattr(arguments, flag) is not None}
-    solvers = [flag for flag in given if flag in SOLVER]
-    if solvers and not _has_solver(config):
-        raise UsageError(f"--{solvers[0]} does not apply: the network of {folder.path} solves nothing; leave it out.")
     for flag, text in given.items():
         config = _with_setting(config_type, config, overrides[flag], flag, text)
-    return folder, load(entry.task).open(config, folder)
-
-
-def _has_solver(config: Any) -> bool:
-    return hasattr(config, "eval_solver") and getattr(config.model, "kind", "") != "explicit"
+    task = load(entry.task).open(config, folder)
+    solvers = [flag for flag in given if flag in SOLVER]
+    if solvers and not task.solves:
+        raise UsageError(f"--{solvers[0]} does not apply: the network of {folder.path} solves nothing; leave it out.")
+    return folder, task
 
 
 def _with_setting(config_type: type, config: Any, name: str, flag: str, text: str) -> Any:

@@ -157,7 +157,7 @@ def settings_help(config_type: type, config: Any, command: str) -> str:
     parser = _parser(config_type)
     parser.set_defaults(to_dict(config))
     # A group could also be read from a file of its own; --config does that for all of them.
-    groups = re.sub(r"^ +--\w+ CONFIG +Path to a configuration file\.\n", "", parser.format_help(), flags=re.MULTILINE)
+    groups = re.sub(r"^ +--\w+ CONFIG\s+Path to a configuration file\.\n", "", parser.format_help(), flags=re.MULTILINE)
     groups = re.sub(r"^usage:.*\n+(options:\n)?", "", groups)
     options = [f"[--{name}{f' {value}' if value else ''}]" for name, value in OPTIONS.items() if name != "help"]
     short = [f"  --{name:28}{full}" for name, full in shorthands(config_type).items()]

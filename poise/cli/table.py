@@ -40,6 +40,24 @@ TASKS = {
         "poise.tasks.language:LanguageTask",
         "poise.tasks.language_report:build_page",
     ),
+    "classify": TaskEntry(
+        "the class of each picture, by a multiscale DEQ or an explicit network",
+        "poise.configs.classify:ClassifyConfig",
+        "poise.tasks.classify:ClassifyTask",
+        "poise.tasks.recognition_report:build_page",
+    ),
+    "segment": TaskEntry(
+        "the class of each pixel, by a multiscale DEQ or an explicit network",
+        "poise.configs.segment:SegmentConfig",
+        "poise.tasks.segment:SegmentTask",
+        "poise.tasks.recognition_report:build_page",
+    ),
+    "multitask": TaskEntry(
+        "the class of each picture and of its pixels, by two heads on one multiscale DEQ",
+        "poise.configs.multitask:MultitaskConfig",
+        "poise.tasks.multitask:MultitaskTask",
+        "poise.tasks.recognition_report:build_page",
+    ),
     "vicreg": TaskEntry(
         "self-supervised features by VICReg, measured by probes",
         "poise.configs.vicreg:VICRegConfig",

@@ -75,6 +75,41 @@ class AdjointConfig:
 
 
 @dataclass(frozen=True)
+class RegularizationConfig:
+    """What training does so that equilibria stay easy to find; a network without one is left alone."""
+
+    jacobian_weight: float = 0.0
+    """of |J|_F^2 / d in the loss; published: 0.4 for pictures, 1.9 for text (Bai et al. 2021)"""
+    jacobian_frequency: float = 1.0
+    """part of the steps that add it; published: 0.02 for pictures, 0.35 for text (Bai et al. 2021)"""
+    jitter: int = 0
+    """the budget of a step is drawn from max_steps minus to plus so many; 2 published (Bai et al. 2021)"""
+    spectral_radius_samples: int = 0
+    """validation samples whose Jacobian's spectral radius is measured at each validation; 0 measures none"""
+
+    def __post_init__(self) -> None:
+        for name in ("jacobian_weight", "jitter", "spectral_radius_samples"):
+            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; it must be at least 0.")
+        require(
+            0 < self.jacobian_frequency <= 1, f"jacobian_frequency is {self.jacobian_frequency}; it must be in (0, 1]."
+        )
+
+
+@dataclass(frozen=True)
+class PretrainingConfig:
+    """Shallow training before equilibria are solved (Bai et al. 2019, 2020)."""
+
+    steps: int = 0
+    """first steps of a run that unroll the cell a few times instead; published: 10 to 20 % of all"""
+    layers: int = 5
+    """evaluations of the cell in each of them, all recorded"""
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 0, f"steps is {self.steps}; it must be at least 0.")
+        require_positive(self, "layers")
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """What moves the weights, and its schedule."""
 

@@ -7,6 +7,8 @@ from typing import ClassVar, Literal
 from poise.configs.base import (
     AdjointConfig,
     OptimizerConfig,
+    PretrainingConfig,
+    RegularizationConfig,
     SolverConfig,
     TrainerConfig,
     require,
@@ -89,6 +91,10 @@ class LanguageConfig:
     """solver in validation and generation; the prefix scope keeps the model causal to the last bit"""
     adjoint: AdjointConfig = AdjointConfig(name="phantom", steps=2)
     """gradient of the equilibrium"""
+    regularization: RegularizationConfig = RegularizationConfig()
+    """what keeps equilibria easy to find"""
+    pretraining: PretrainingConfig = PretrainingConfig()
+    """shallow training at first"""
     optimizer: OptimizerConfig = OptimizerConfig()
     """optimizer"""
     trainer: TrainerConfig = TrainerConfig()

@@ -6,6 +6,8 @@ from typing import Literal
 from poise.configs.base import (
     AdjointConfig,
     OptimizerConfig,
+    PretrainingConfig,
+    RegularizationConfig,
     SolverConfig,
     TrainerConfig,
     require,
@@ -159,6 +161,10 @@ class VICRegConfig:
     """solver of the probes"""
     adjoint: AdjointConfig = AdjointConfig(name="implicit", rtol=1e-3)
     """gradient of the equilibrium"""
+    regularization: RegularizationConfig = RegularizationConfig()
+    """what keeps equilibria easy to find"""
+    pretraining: PretrainingConfig = PretrainingConfig()
+    """shallow training at first"""
     optimizer: OptimizerConfig = OptimizerConfig(
         name="adamw", lr=3e-3, weight_decay=1e-6, betas=(0.9, 0.999), warmup_steps=50, final_lr_ratio=0.0
     )

@@ -29,7 +29,8 @@ class Equilibrium(nn.Module):
     mode; gradients do not depend on the mode. `initializer`: a module that proposes the start from the context
     (detached); it is trained by `initialization_loss` alone and changes no answer, only the evaluations it takes.
     Parametrized weights of the cell (`normalize`) are computed once a solve. The layer holds no state but `counters`:
-    how its solves ended and what they cost.
+    how its solves ended and what they cost. `on_solution`, an attribute, is called with every Solution where it is not
+    None: so a loss reaches the equilibria deep inside a model.
 
     Bai, Kolter and Koltun (2019), "Deep Equilibrium Models".
 
@@ -63,6 +64,7 @@ class Equilibrium(nn.Module):
         self.initializer = initializer
         self.on_failure: OnFailure = on_failure
         self.counters = Counters()
+        self.on_solution: Callable[[Solution], None] | None = None
 
     def forward(self, x: Any, z0: Any = None, valid: Any = None) -> Any:
         """Return the equilibrium state for the input `x`."""
@@ -108,7 +110,11 @@ class Equilibrium(nn.Module):
             record=record,
             callback=callback,
         )
-        return solution if proposed is None else replace(solution, start=proposed)
+        if proposed is not None:
+            solution = replace(solution, start=proposed)
+        if self.on_solution is not None:
+            self.on_solution(solution)
+        return solution
 
     @property
     def solver_in_use(self) -> Solver:

@@ -4,6 +4,7 @@ Charts are inline SVG whose data stand in a table beside them; the standard libr
 """
 
 from poise.report.bars import bar_chart, histogram
+from poise.report.confusion import confusion_figure
 from poise.report.figure import Figure, picture
 from poise.report.formatting import Unit, format_value
 from poise.report.lines import Series, line_chart
@@ -26,6 +27,7 @@ __all__ = [
     "Tile",
     "Unit",
     "bar_chart",
+    "confusion_figure",
     "format_value",
     "histogram",
     "line_chart",

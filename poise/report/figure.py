@@ -7,6 +7,7 @@ reads as well on a phone as on a wide screen.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,7 +53,15 @@ class LegendEntry:
     classes: str
 
 
-def picture(png: bytes, *, title: str, alt: str, caption: str = "", pixelated: bool = False) -> Figure:
+def picture(
+    png: bytes,
+    *,
+    title: str,
+    alt: str,
+    caption: str = "",
+    pixelated: bool = False,
+    key: Sequence[tuple[str, str]] = (),
+) -> Figure:
     """Make a figure of a PNG image, held in the page itself.
 
     Args:
@@ -61,16 +70,28 @@ def picture(png: bytes, *, title: str, alt: str, caption: str = "", pixelated: b
         alt: what the picture shows, for those who cannot see it.
         caption: a sentence under the heading.
         pixelated: whether enlarged pixels stay sharp squares (small images) or are smoothed.
+        key: what colours of the image mean, each a name and a colour as "#2b62c4".
 
     Raises:
-        ValueError: the bytes are not a PNG file.
+        ValueError: the bytes are not a PNG file, or a colour is not written so.
     """
     if not png.startswith(b"\x89PNG\r\n\x1a\n"):
         raise ValueError(f"the picture {title!r} starts with {png[:8]!r}, which is no PNG file; encode it as PNG.")
     source = f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
     classes = ' class="pixelated"' if pixelated else ""
     body = f'<img src="{source}" alt="{escape(alt)}"{classes}>'
-    return Figure(title, body, caption)
+    return Figure(title, _colour_key(key) + body, caption)
+
+
+def _colour_key(key: Sequence[tuple[str, str]]) -> str:
+    for name, colour in key:
+        if not re.fullmatch("#[0-9a-f]{6}", colour):
+            raise ValueError(f"the colour of {name!r} is {colour!r}; write it as '#2b62c4'.")
+    items = (
+        element("li", element("span", class_="swatch", style=f"background:{colour}"), inline(name))
+        for name, colour in key
+    )
+    return element("ul", *items, class_="legend") if key else ""
 
 
 def empty(title: str, caption: str, notes: tuple[str, ...] = ()) -> Figure:

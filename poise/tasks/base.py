@@ -21,6 +21,7 @@ from poise.nn import activation_bytes
 from poise.report import Page
 from poise.tasks.errors import DIVERGENCE_REMEDY, RunError
 from poise.tasks.optimization import build_optimizer, scaled_to_batch, warmup_cosine
+from poise.tasks.regularization import check_jitter, largest_radius, observed, penalty, step_of_training
 from poise.tasks.run_folder import RunFolder
 from poise.tasks.solving import CostRecord, SolveTotals, equilibria
 
@@ -28,6 +29,7 @@ from poise.tasks.solving import CostRecord, SolveTotals, equilibria
 Measures = dict[str, Tensor | float | Callable[[], Tensor | float]]
 
 CHECKPOINT_KEY = "poise"
+ALL_RANKS = -2  # in place of a rank, where the processes of a run draw alike
 
 
 class Task(L.LightningModule, ABC):
@@ -36,7 +38,7 @@ class Task(L.LightningModule, ABC):
     task_name: ClassVar[str]
     """Name on the command line."""
     config_type: ClassVar[type]
-    """The dataclass of its settings; it has `seed`, `recipe`, `optimizer` and `trainer`."""
+    """The dataclass of its settings; `seed`, `recipe`, `optimizer`, `trainer` and the rest of what `Task` reads."""
     quality_names: ClassVar[Mapping[str, str]] = {}
     """Its measures of quality, with their names for people."""
     decoding_workers: int = 0
@@ -52,7 +54,8 @@ class Task(L.LightningModule, ABC):
         self.latest_quality: dict[str, float] = {}
         self.latest_quality_step = -1
         self.split = "valid"
-        self._sums: dict[str, float] = {}
+        self._sums: dict[str, Tensor] = {}
+        self._radius: float | None = None
 
     # What a task is ---------------------------------------------------------------------------------------------------
 
@@ -80,11 +83,11 @@ class Task(L.LightningModule, ABC):
 
     @abstractmethod
     def evaluation_sums(self, batch: Any) -> dict[str, Tensor]:
-        """Return measures of a batch that add up over batches and processes, such as a summed loss and a count."""
+        """Return measures of a batch that add up over batches and processes: a summed loss, counts, a matrix."""
 
     @abstractmethod
-    def quality(self, sums: Mapping[str, float], split: str) -> dict[str, float]:
-        """Return the measures of a split, named with their split, from the sums over it."""
+    def quality(self, sums: Mapping[str, Tensor], split: str) -> dict[str, float]:
+        """Return the measures of a split, named with their split, from the sums over it, float64 on the CPU."""
 
     @abstractmethod
     def save_inference(self, folder: RunFolder) -> None:
@@ -119,6 +122,11 @@ class Task(L.LightningModule, ABC):
     def build_page(self, folder: RunFolder) -> Page:
         """Return the report of a run, from its folder alone."""
 
+    @property
+    def solves(self) -> bool:
+        """Whether the network has an equilibrium."""
+        return any(True for _ in equilibria(self.model))
+
     # Training ---------------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> Prefetched[Any]:
@@ -133,8 +141,20 @@ class Task(L.LightningModule, ABC):
         accumulate = self.trainer.accumulate_grad_batches
         index = self.trainer.global_step * accumulate + batch_idx % accumulate
         torch.manual_seed(batch_seed(self.config.seed, index, self.trainer.global_rank))
-        loss, measures = self.training_loss(batch)
+        alike = torch.Generator().manual_seed(batch_seed(self.config.seed, index, ALL_RANKS))
+        regularization, pretraining = self.config.regularization, self.config.pretraining
+        with (
+            step_of_training(self.model, regularization, pretraining, self.trainer.global_step, alike),
+            observed(self.model) as solves,
+        ):
+            loss, measures = self.training_loss(batch)
+            added = penalty(solves, regularization, alike)
         self.measures = {"loss": loss.detach(), **measures}
+        if solves:
+            self.measures["residual"] = torch.cat([one.solution.residual for one in solves]).mean()
+        if added is not None:
+            self.measures["jacobian_penalty"] = added.detach()
+            loss = loss + regularization.jacobian_weight * added
         if loss.device.type == "cpu":  # elsewhere looking makes the host wait, and is done where measures are logged
             self.refuse_nan(float(loss.detach()))
         return loss
@@ -150,6 +170,7 @@ class Task(L.LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule."""
         settings = scaled_to_batch(self.config.optimizer, self.samples_a_step)
+        check_jitter(self.model, self.config.regularization)
         optimizer = build_optimizer(self.model, settings)
         schedule = warmup_cosine(optimizer, settings, self.config.trainer.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -171,24 +192,32 @@ class Task(L.LightningModule, ABC):
     def on_validation_epoch_start(self) -> None:
         """Keep the solves of training apart from those of validation."""
         self.drain_training()
-        self._sums = {}
+        self._sums, self._radius = {}, None
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Add the measures of a batch."""
-        for name, value in self.evaluation_sums(batch).items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+        """Add the measures of a batch; look at the equilibria of the first."""
+        with observed(self.model) as solves:
+            sums = self.evaluation_sums(batch)
+        for name, value in sums.items():
+            value = value.cpu().double()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        samples = self.config.regularization.spectral_radius_samples
+        if batch_idx == 0 and samples and solves:
+            self._radius = largest_radius(solves, samples)
 
     def on_validation_epoch_end(self) -> None:
         """Add up over processes and turn sums into quality."""
         if self.trainer.world_size > 1:
-            names = sorted(self._sums)
-            sums = torch.tensor([self._sums[name] for name in names], device=self.device, dtype=torch.float64)
-            total = self.trainer.strategy.reduce(sums, reduce_op="sum")
-            self._sums = dict(zip(names, total.tolist(), strict=True))
+            for name in sorted(self._sums):
+                total = self.trainer.strategy.reduce(self._sums[name].to(self.device), reduce_op="sum")
+                self._sums[name] = total.cpu()
         for layer in equilibria(self.model):
             self.cost.evaluation.add(layer.counters.forward)
             layer.counters.reset()
         self.latest_quality = self.quality(self._sums, self.split)
+        if self._radius is not None:
+            name = "val" if self.split == "valid" else self.split
+            self.latest_quality[f"{name}_spectral_radius"] = self._radius
         self.latest_quality_step = self.trainer.global_step
         self.log_quality(self.trainer.loggers, self.trainer.global_step)
 

@@ -96,16 +96,9 @@ class LanguageTask(Task):
         return RandomWindows(tokens, length, data.batch_size, self.config.seed, rank, world_size).batch(index)
 
     def training_loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Measures]:
-        """Return the mean cross-entropy, and the mean residual of the solves."""
+        """Return the mean cross-entropy."""
         inputs, targets = batch
-        measures: Measures = {}
-        if isinstance(self.model, DEQTransformer):
-            solution = self.model.solve(inputs)
-            measures["residual"] = solution.residual.mean()
-            logits = self.model.head(solution.state)
-        else:
-            logits = self.model(inputs)
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten()), measures
+        return F.cross_entropy(self.model(inputs).flatten(0, 1), targets.flatten()), {}
 
     def trunk(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return the features (batch, length, d_model) before the head."""
@@ -125,10 +118,10 @@ class LanguageTask(Task):
         losses = F.cross_entropy(self.model(inputs).flatten(0, 1).float(), targets.flatten(), reduction="none")
         return {"loss": losses.cpu().double().sum(), "tokens": torch.tensor(targets.numel())}
 
-    def quality(self, sums: Mapping[str, float], split: str) -> dict[str, float]:
+    def quality(self, sums: Mapping[str, Tensor], split: str) -> dict[str, float]:
         """Return loss in nats a token and perplexity."""
         name = "val" if split == "valid" else split
-        loss = sums["loss"] / sums["tokens"]
+        loss = float(sums["loss"] / sums["tokens"])
         return {f"{name}_loss": loss, f"{name}_perplexity": math.exp(min(loss, 700.0))}
 
     def save_inference(self, folder: RunFolder) -> None:

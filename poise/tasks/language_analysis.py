@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from poise.fixed_point import Adjoint, Picard, Solver, Unrolled
+from poise.fixed_point import Picard, Unrolled
 from poise.models import DEQTransformer
-from poise.nn import Equilibrium, activation_bytes
+from poise.nn import activation_bytes
+from poise.tasks.regularization import solving
 
 if TYPE_CHECKING:
     from poise.tasks.language import LanguageTask
@@ -35,19 +35,6 @@ def analyse(task: LanguageTask) -> dict[str, Any]:
     return found
 
 
-@contextmanager
-def _solving(layer: Equilibrium, solver: Solver, adjoint: Adjoint | None = None) -> Iterator[None]:
-    """Give the layer other means for a while; what they miss is looked at here, not warned of."""
-    before = (layer.solver, layer.eval_solver, layer.adjoint, layer.on_failure)
-    layer.solver = layer.eval_solver = solver
-    layer.adjoint = adjoint or layer.adjoint
-    layer.on_failure = "ignore"
-    try:
-        yield
-    finally:
-        layer.solver, layer.eval_solver, layer.adjoint, layer.on_failure = before
-
-
 def _batches(task: LanguageTask) -> Iterator[Tensor]:
     batches = task.evaluation_batches("valid") or []
     for index in range(min(BATCHES, len(batches))):
@@ -67,7 +54,7 @@ def _residuals(task: LanguageTask, model: DEQTransformer) -> dict[str, list[list
     }
     found = {}
     for name, one in solvers.items():
-        with _solving(layer, one):
+        with solving(layer, one):
             found[name] = model.solve(tokens).trace.T.tolist()
     return found
 
@@ -90,7 +77,7 @@ def _memory(task: LanguageTask, model: DEQTransformer) -> dict[str, list[int]]:
     for name, adjoint in (("equilibrium", layer.adjoint), ("unrolled", Unrolled())):
         found[name] = []
         for depth in DEPTHS:
-            with _solving(layer, Picard(rtol=None, max_steps=depth, scope=layer.solver.scope), adjoint):
+            with solving(layer, Picard(rtol=None, max_steps=depth, scope=layer.solver.scope), adjoint):
                 found[name].append(activation_bytes(lambda: layer(model.embedding(tokens)), parameters))
     return found
 

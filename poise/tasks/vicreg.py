@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from poise.configs.errors import ConfigError
 from poise.configs.vicreg import VICRegConfig
-from poise.data import Samples, SampleSplits, ShuffledBatches, View, batch_seed, read_samples
+from poise.data import Samples, SampleSplits, ShuffledBatches, View, batch_seed
 from poise.models import VICReg
 from poise.objectives import (
     BarlowTwinsLoss,
@@ -26,8 +25,8 @@ from poise.objectives import (
 )
 from poise.report import Page
 from poise.tasks.base import Measures, Task
-from poise.tasks.errors import RunError
 from poise.tasks.fine_tuning import accuracy, fine_tune
+from poise.tasks.labelled import fingerprint, read_labelled, saved_samples
 from poise.tasks.probing import Probes, features_of, fit_probes
 from poise.tasks.process import rank
 from poise.tasks.run_folder import RunFolder
@@ -44,8 +43,6 @@ from poise.tasks.vicreg_views import (
     two_views,
 )
 from poise.tasks.weights import load_weights
-
-FINGERPRINTED = 1000  # samples
 
 
 class CollapseWarning(UserWarning):
@@ -94,11 +91,8 @@ class VICRegTask(Task):
     @classmethod
     def open(cls, config: VICRegConfig, folder: RunFolder) -> Self:
         """Load the weights."""
-        saved = folder.read_json(folder.samples)
-        try:
-            task = cls(config, tuple(map(tuple, saved["shapes"])), tuple(saved["class_names"]))
-        except (KeyError, TypeError) as error:
-            raise RunError(f"{folder.samples} cannot be read; restore it, or train again.") from error
+        shapes, class_names = saved_samples(folder, "shapes", "class_names")
+        task = cls(config, tuple(map(tuple, shapes)), tuple(class_names))
         load_weights(task.model, folder)
         return task
 
@@ -218,10 +212,10 @@ class VICRegTask(Task):
             sums |= {f"{name}{branch}": torch.tensor(value * len(labels)) for name, value in accuracies.items()}
         return sums
 
-    def quality(self, sums: Mapping[str, float], split: str) -> dict[str, float]:
+    def quality(self, sums: Mapping[str, Tensor], split: str) -> dict[str, float]:
         """Return the accuracies."""
         return {
-            f"val_{name}_accuracy{'_2' if branch else ''}": sums[f"{name}{branch}"] / sums["samples"]
+            f"val_{name}_accuracy{'_2' if branch else ''}": float(sums[f"{name}{branch}"] / sums["samples"])
             for branch in self.branches
             for name in ("probe", "knn", "few")
         }
@@ -264,11 +258,7 @@ class VICRegTask(Task):
     @cached_property
     def data_fingerprint(self) -> str:
         """A digest of the first training samples, and of all labels."""
-        digest = hashlib.blake2b(digest_size=16)
-        for kind in kinds(self.samples.train.select(slice(0, FINGERPRINTED))):
-            digest.update(kind.contiguous().numpy().tobytes())
-        digest.update(self.samples.train.labels.numpy().tobytes())
-        return digest.hexdigest()
+        return fingerprint(self.samples.train)
 
     def identity(self) -> dict[str, Any]:
         """Return which network was trained on what, by which loss."""
@@ -299,16 +289,11 @@ class VICRegTask(Task):
 
 def _read(config: VICRegConfig) -> SampleSplits[Any]:
     data = config.data
-    found = read_samples(data.path, data.limit, None if data.size is None else (data.size, data.size))
+    found = read_labelled(data)
     if found.train.per_pixel:
         if found.train.scene_labels is None:
             raise ConfigError(f"{data.path!r} has a class at each pixel, and probes name one a sample; pass others.")
         found = found.by_scene()
-    if data.batch_size > len(found.train):
-        raise ConfigError(
-            f"data.batch_size is {data.batch_size}, and there are {len(found.train):,} samples to train on; "
-            "pass at most as many."
-        )
     # Known before a step is trained rather than at the first validation, or after hours by `poise evaluate`.
     smallest = int(found.train.labels.bincount(minlength=len(found.train.class_names)).min())
     for name, numbers in (("few", config.probe.few), ("fine_tune", config.probe.fine_tune)):

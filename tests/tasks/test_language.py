@@ -83,13 +83,6 @@ def test_shares_are_the_whole_and_none_twice(processes):
     assert sorted(item for share in shares for item in share) == items
 
 
-def test_the_loss_reports_the_residual_of_an_equilibrium_only(text_file):
-    for kind, names in (("deq", {"residual"}), ("explicit", set())):
-        task = LanguageTask.create(tiny(text_file, kind))
-        loss, measures = task.training_loss(task.training_batch(0))
-        assert set(measures) == names and loss.requires_grad
-
-
 def test_measured_activations_leave_no_trace(text_file):
     task = LanguageTask.create(tiny(text_file))
     before = {name: value.clone() for name, value in task.state_dict().items()}

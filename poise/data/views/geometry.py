@@ -87,32 +87,38 @@ class RandomResizedCrop:
 class RandomCrop:
     """A cut of size x size at a random place of the picture with `padding` zeros added on each side.
 
-    With (32, 4) what ResNets are trained with on CIFAR (He et al. 2016, section 4.2), beside `HorizontalFlip`.
-    `view(x, generator)` takes (B, C, H, W) and returns (B, C, size, size).
+    With (32, 4) what ResNets are trained with on CIFAR (He et al. 2016, section 4.2), beside `HorizontalFlip`. `size`:
+    of a square, or a height and a width. `view(x, generator)` takes (B, C, H, W) and returns (B, C, size, size).
     """
 
-    size: int
+    size: int | tuple[int, int]
     padding: int = 0
 
     def __post_init__(self) -> None:
-        check_range("RandomCrop", "size", self.size, 1)
+        for length in self.sizes:
+            check_range("RandomCrop", "size", length, 1)
         check_range("RandomCrop", "padding", self.padding, 0)
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return a cut of each picture."""
         x = pictures("RandomCrop", x)
         places = []
-        for whole in x.shape[2:]:
-            left_over = whole + 2 * self.padding - self.size
+        for size, whole in zip(self.sizes, x.shape[2:], strict=True):
+            left_over = whole + 2 * self.padding - size
             if left_over < 0:
                 raise ValueError(
                     f"RandomCrop(size={self.size}, padding={self.padding}) is larger than a padded picture of "
                     f"{x.shape[2]}x{x.shape[3]}; pass a smaller size."
                 )
             first = below(torch.full((len(x), 1), left_over + 1, device=x.device), generator) - self.padding
-            places.append(first + torch.arange(self.size, device=x.device))  # (B, size)
+            places.append(first + torch.arange(size, device=x.device))  # (B, size)
         rows, columns = places
         return looked_up(x, rows, columns, outside=0.0)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Height and width of the cut."""
+        return self.size if isinstance(self.size, tuple) else (self.size, self.size)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,104 @@
+"""The network of a run that classifies, segments or does both, from its settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from poise.configs.base import AdjointConfig, SolverConfig
+from poise.configs.classify import ClassifierConfig
+from poise.configs.errors import ConfigError
+from poise.configs.recognition import MultiscaleConfig
+from poise.models import MDEQ, Architecture, MultiscaleNet, ResNet
+from poise.models.resnet import BasicBlock
+from poise.tasks.errors import RunError
+from poise.tasks.run_folder import RunFolder
+from poise.tasks.solving import build_adjoint, build_solver
+from poise.tasks.weights import read_weights
+
+Network = MDEQ | MultiscaleNet | ResNet
+HEADS = ("classifier.", "segmenter.")  # of a network of several resolutions; all else is stem and trunk
+
+
+def build_network(
+    model: MultiscaleConfig,
+    solver: SolverConfig,
+    eval_solver: SolverConfig,
+    adjoint: AdjointConfig,
+    in_channels: int,
+    classes: int | None,
+    pixel_classes: int | None,
+) -> Network:
+    """Return the network with fresh weights and the heads that are asked for, in channels-last."""
+    # Convolutions are faster with the channels last.
+    found: Any = _network(model, solver, eval_solver, adjoint, in_channels, classes, pixel_classes)
+    return found.to(memory_format=torch.channels_last)
+
+
+def _network(
+    model: MultiscaleConfig,
+    solver: SolverConfig,
+    eval_solver: SolverConfig,
+    adjoint: AdjointConfig,
+    in_channels: int,
+    classes: int | None,
+    pixel_classes: int | None,
+) -> Network:
+    if isinstance(model, ClassifierConfig) and model.kind == "resnet":
+        stem = model.resnet_stem
+        return ResNet(
+            BasicBlock, model.blocks, width=model.width, in_channels=in_channels, n_classes=classes, stem=stem
+        )
+    architecture = Architecture(
+        model.channels,
+        expansion=model.expansion,
+        groups=model.groups,
+        dropout=model.dropout,
+        weight_norm=model.weight_norm,
+        downsamplings=model.downsamplings,
+        in_channels=in_channels,
+        head_width=model.head_width,
+        head_features=model.head_features,
+    )
+    heads = {"classes": classes, "pixel_classes": pixel_classes}
+    if model.kind == "explicit":
+        return MultiscaleNet(architecture, model.layers, **heads)
+    return MDEQ(
+        architecture,
+        **heads,
+        solver=build_solver(solver),
+        adjoint=build_adjoint(adjoint),
+        eval_solver=build_solver(eval_solver),
+    )
+
+
+@torch.no_grad()
+def start_from(network: nn.Module, run: str) -> None:
+    """Copy stem and trunk of another run's network, and leave the heads as they are.
+
+    Raises a ConfigError where there is no such run, or its trunk is of another shape.
+    """
+    folder = RunFolder(Path(run).expanduser())
+    try:
+        folder.read_config()
+        saved = read_weights(folder)
+    except RunError as error:
+        raise ConfigError(f"init_from names no run to start from: {error}") from error
+    own = {name: value for name, value in network.state_dict().items() if not name.startswith(HEADS)}
+    given = {name: value for name, value in saved.items() if not name.startswith(HEADS)}
+    for name in (*own, *given):
+        mine, other = _shape(own, name), _shape(given, name)
+        if mine != other:
+            raise ConfigError(
+                f"init_from {run} does not fit: {name} is {other} there and {mine} here; give model and data the "
+                "shapes of that run."
+            )
+    for name, value in own.items():
+        value.copy_(given[name])
+
+
+def _shape(weights: dict[str, Tensor], name: str) -> str:
+    return "x".join(map(str, weights[name].shape)) or "a number" if name in weights else "missing"

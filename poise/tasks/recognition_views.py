@@ -1,0 +1,97 @@
+"""What a run that classifies or segments sees: changed pictures to train on, plain ones to be measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from poise.configs.classify import ClassifyViewsConfig
+from poise.configs.segment import SegmentViewsConfig
+from poise.data import (
+    ColourJitter,
+    Composed,
+    ComposedScenes,
+    HorizontalFlip,
+    Normalise,
+    RandomCrop,
+    RandomResizedCrop,
+    RandomScaledCrop,
+    Samples,
+    SceneFlip,
+    SceneView,
+    View,
+)
+from poise.data.views.published import CIFAR10, IMAGENET
+
+MEASURED = 1000  # training pictures whose mean and deviation pictures are normalised by
+SMALLEST = 1e-3  # deviation, so that a constant channel stays finite
+
+# Pictures, and where the task looks at them the class of each and the classes of its pixels.
+Batch = tuple[Tensor, Tensor | None, Tensor | None]
+
+
+def normalisation(name: Literal["data", "cifar10", "imagenet"], train: Samples[Any]) -> Normalise:
+    """Return what normalises pictures: as published, or by the first training pictures."""
+    if name != "data":
+        return CIFAR10 if name == "cifar10" else IMAGENET
+    plain = Normalise((0.0,) * train.inputs.shape[1], (1.0,) * train.inputs.shape[1])
+    few = plain(train.select(slice(0, MEASURED)).inputs).double()
+    mean, deviation = few.mean(dim=(0, 2, 3)), few.std(dim=(0, 2, 3)).clamp_min(SMALLEST)
+    return Normalise(tuple(mean.tolist()), tuple(deviation.tolist()))
+
+
+def classification_view(config: ClassifyViewsConfig, size: tuple[int, int], normalise: Normalise) -> View:
+    """Return what training sees of a picture of that height and width."""
+    views: list[View] = []
+    if config.size is not None:
+        views.append(RandomResizedCrop(config.size, config.scale))
+    elif config.padding:
+        views.append(RandomCrop(size, config.padding))
+    if config.flip:
+        views.append(HorizontalFlip(0.5))
+    return Composed((*views, *_colours(config.colour), normalise))
+
+
+def scene_view(config: SegmentViewsConfig, normalise: Normalise) -> SceneView:
+    """Return what training sees of a picture and its label map."""
+    both: list[SceneView] = []
+    if config.size is not None:
+        both.append(RandomScaledCrop(config.size, config.scale))
+    if config.flip:
+        both.append(SceneFlip(0.5))
+    return ComposedScenes(tuple(both), (*_colours(config.colour), normalise))
+
+
+def _colours(strength: float) -> tuple[View, ...]:
+    return (ColourJitter(strength, strength, strength, 0.0, probability=1.0),) if strength else ()
+
+
+def batch_of(inputs: Tensor, labels: Tensor, scenes: Tensor | None, classes: bool, pixels: bool) -> Batch:
+    """Return a batch with the labels that a task looks at; `labels` are label maps where it looks at pixels."""
+    inputs = inputs.contiguous(memory_format=torch.channels_last)
+    if not pixels:
+        return inputs, labels, None
+    return inputs, scenes if classes else None, labels
+
+
+class PlainBatches(Sequence[Any]):
+    """All samples in their order, `size` at a time, normalised; made when asked for."""
+
+    def __init__(self, samples: Samples[Any], normalise: Normalise, size: int, *, classes: bool, pixels: bool) -> None:
+        self.samples = samples
+        self.normalise = normalise
+        self.size = size
+        self.classes = classes
+        self.pixels = pixels
+
+    def __len__(self) -> int:
+        return -(-len(self.samples) // self.size)
+
+    def __getitem__(self, place: Any) -> Batch:
+        if not 0 <= place < len(self):
+            raise IndexError(place)
+        part = self.samples.select(slice(place * self.size, (place + 1) * self.size))
+        return batch_of(self.normalise(part.inputs), part.labels, part.scene_labels, self.classes, self.pixels)
