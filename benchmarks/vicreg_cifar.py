@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks import command
 from benchmarks.results import markdown
-from poise.cli.main import main as poise
+from benchmarks.runs import carry_out, trained
 from poise.configs.fields import from_dict
 from poise.configs.vicreg import VICRegConfig
 from poise.tasks.run_folder import RunFolder
@@ -37,10 +37,9 @@ def measure(runs: Path) -> dict[str, Any]:
 
 def _run(name: str, folder: RunFolder) -> dict[str, Any]:
     out = str(folder.path)
-    if not folder.summary.is_file():
-        _done(["train", "vicreg", "--recipe", f"vicreg-cifar10-{name}", "--threads", "1", "--out", out, "--resume"])
+    trained("vicreg", f"vicreg-cifar10-{name}", folder)
     if not folder.evaluation.is_file():
-        _done(["evaluate", out])
+        carry_out(["evaluate", out])
     summary, evaluation = folder.read_json(folder.summary), folder.read_json(folder.evaluation)
     task, values = folder.read_config()
     assert task == VICRegTask.task_name
@@ -54,11 +53,6 @@ def _run(name: str, folder: RunFolder) -> dict[str, Any]:
         "statuses": evaluation["statuses"],
         "mean_evaluations": evaluation["mean_evaluations"],
     }
-
-
-def _done(arguments: list[str]) -> None:
-    if code := poise(arguments):
-        raise SystemExit(code)
 
 
 def table(content: dict[str, Any]) -> str:

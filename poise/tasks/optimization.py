@@ -58,7 +58,8 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     """Return the matrices that map hidden features to hidden features, and all other weights.
 
     Embeddings, and what shares or mirrors them (a module called `head`), have rows for tokens and go with the rest, as
-    norms and biases do. A convolution's kernel counts as the matrix from its patch to its output.
+    norms and biases do. A convolution's kernel counts as the matrix from its patch to its output. What has one row or
+    one column is no matrix: the lengths that weight normalisation keeps, (features, 1, 1, 1), are gains.
     """
     tables = {
         id(weight) for module in model.modules() if isinstance(module, nn.Embedding) for weight in module.parameters()
@@ -70,9 +71,13 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
         for weight in module.parameters()
     }
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    matrices = [weight for weight in weights if weight.ndim >= 2 and id(weight) not in tables]
+    matrices = [weight for weight in weights if _is_matrix(weight) and id(weight) not in tables]
     chosen = {id(weight) for weight in matrices}
     return matrices, [weight for weight in weights if id(weight) not in chosen]
+
+
+def _is_matrix(weight: Tensor) -> bool:
+    return weight.ndim >= 2 and len(weight) > 1 and weight[0].numel() > 1
 
 
 def warmup_cosine(optimizer: Optimizer, config: OptimizerConfig, max_steps: int) -> LambdaLR:

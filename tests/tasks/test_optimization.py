@@ -11,6 +11,7 @@ from torch import nn
 
 from poise.configs.base import OptimizerConfig
 from poise.models import DEQTransformer, TransformerLM
+from poise.nn import normalize
 from poise.tasks.optimization import (
     NEWTON_SCHULZ_STEPS,
     QUINTIC,
@@ -136,6 +137,13 @@ def test_embedding_norms_and_biases_are_no_matrices(model):
         name for name, weight in model.named_parameters() if weight.ndim == 2 and "embedding" not in name
     }
     assert len(matrices) + len(rest) == len(list(model.parameters())) and matrices
+
+
+def test_the_lengths_of_normalised_weights_are_no_matrices():
+    layer = normalize(nn.Conv2d(3, 8, 3), "weight")
+    matrices, rest = split_parameters(nn.ModuleDict({"layer": layer}))
+    assert [tuple(weight.shape) for weight in matrices] == [(8, 3, 3, 3)]
+    assert sorted(tuple(weight.shape) for weight in rest) == [(8,), (8, 1, 1, 1)]
 
 
 def test_a_head_of_its_own_is_no_matrix_and_frozen_weights_are_left_out():
