@@ -183,6 +183,16 @@ def _equilibrium(
                 log_y=True,
             )
         )
+    if counts := analysis.get("evaluations"):
+        blocks.append(
+            histogram(
+                {float(steps): number for steps, number in counts.items()},
+                title="Evaluations a picture",
+                x_label="evaluations of the cell, validation",
+                y_label="pictures",
+            )
+        )
+    blocks += _training(rows)
     if maps := analysis.get("residual_maps"):
         blocks.append(
             picture(
@@ -195,16 +205,6 @@ def _equilibrium(
                 pixelated=True,
             )
         )
-    if counts := analysis.get("evaluations"):
-        blocks.append(
-            histogram(
-                {float(steps): number for steps, number in counts.items()},
-                title="Evaluations a picture",
-                x_label="evaluations of the cell, validation",
-                y_label="pictures",
-            )
-        )
-    blocks += _training(rows)
     if radius := analysis.get("spectral_radius"):
         caption = f"Spectral radius of the cell's Jacobian at the equilibria of {radius['pictures']} pictures"
         blocks.append(Table(("mean", "largest"), [(radius["mean"], radius["largest"])], caption))
