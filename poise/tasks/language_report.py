@@ -20,7 +20,7 @@ from poise.report import (
     histogram,
     line_chart,
 )
-from poise.tasks.report_parts import column, cost_tiles, costs, evaluation_blocks, page, statuses
+from poise.tasks.report_parts import column, cost_tiles, costs, evaluation_blocks, page, statuses, training_solves
 from poise.tasks.run_folder import RunFolder
 
 
@@ -88,19 +88,7 @@ def _learning(rows: Sequence[Mapping[str, float]], summary: Mapping[str, Any]) -
 def _equilibrium(
     rows: Sequence[Mapping[str, float]], analysis: Mapping[str, Any], summary: Mapping[str, Any]
 ) -> list[Block]:
-    blocks: list[Block] = []
-    steps, residuals = column(rows, "residual")
-    if steps:
-        blocks.append(
-            line_chart(
-                [Series("training residual", steps, residuals)],
-                title="Residual in training",
-                x_label="step",
-                y_label="relative residual",
-                log_y=True,
-                caption=f"Where training solves stop; {residuals[0]:.1e} at step {steps[0]:.0f}, before any learning.",
-            )
-        )
+    blocks = training_solves(rows)
     if "residuals" in analysis:
         blocks.append(_residual_curves(analysis["residuals"]))
     if "evaluations" in analysis:

@@ -20,7 +20,7 @@ from poise.report import (
     line_chart,
     picture,
 )
-from poise.tasks.report_parts import column, cost_tiles, costs, evaluation_blocks, page, statuses
+from poise.tasks.report_parts import column, cost_tiles, costs, evaluation_blocks, page, statuses, training_solves
 from poise.tasks.run_folder import RunFolder
 
 NETWORKS = {"deq": "An MDEQ", "explicit": "An explicit network of several resolutions", "resnet": "A residual network"}
@@ -192,7 +192,7 @@ def _equilibrium(
                 y_label="pictures",
             )
         )
-    blocks += _training(rows)
+    blocks += training_solves(rows)
     if maps := analysis.get("residual_maps"):
         blocks.append(
             picture(
@@ -209,22 +209,3 @@ def _equilibrium(
         caption = f"Spectral radius of the cell's Jacobian at the equilibria of {radius['pictures']} pictures"
         blocks.append(Table(("mean", "largest"), [(radius["mean"], radius["largest"])], caption))
     return [*blocks, *statuses(summary)]
-
-
-def _training(rows: Sequence[Mapping[str, float]]) -> list[Block]:
-    blocks: list[Block] = []
-    residual = Series("training residual", *column(rows, "residual"))
-    if residual.x:
-        chart = line_chart(
-            [residual], title="Residual in training", x_label="step", y_label="relative residual", log_y=True
-        )
-        blocks.append(chart)
-    penalty = Series("|J|² / d", *column(rows, "jacobian_penalty"))
-    if penalty.x:
-        blocks.append(line_chart([penalty], title="Jacobian penalty", x_label="step", y_label="a batch, unweighted"))
-    radius = Series("largest", *column(rows, "val_spectral_radius"), markers=True)
-    if radius.x:
-        blocks.append(
-            line_chart([radius], title="Spectral radius", x_label="step", y_label="validation pictures", from_zero=True)
-        )
-    return blocks

@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from poise.report import Block, Page, Section, Settings, Statuses, Table, Tile, format_value
+from poise.report import (
+    Block,
+    Page,
+    Section,
+    Series,
+    Settings,
+    Statuses,
+    Table,
+    Tile,
+    format_value,
+    line_chart,
+)
 
 
 def column(rows: Sequence[Mapping[str, float]], name: str) -> tuple[list[float], list[float]]:
@@ -50,6 +61,39 @@ def cost_tiles(summary: Mapping[str, Any]) -> list[Tile]:
         backward = f"{summary['mean_backward_evaluations']:.1f} backward"
         tiles.append(Tile("evaluations a solve", summary["mean_forward_evaluations"], note=backward))
     return tiles
+
+
+def training_solves(rows: Sequence[Mapping[str, float]]) -> list[Block]:
+    """Return what was measured of the equilibria during training: where solves stop, and how far the cell contracts."""
+    blocks: list[Block] = []
+    steps, residuals = column(rows, "residual")
+    if steps:
+        blocks.append(
+            line_chart(
+                [Series("training residual", steps, residuals)],
+                title="Residual in training",
+                x_label="step",
+                y_label="relative residual",
+                log_y=True,
+                caption=f"Where training solves stop; {residuals[0]:.1e} at step {steps[0]:.0f}, before any learning.",
+            )
+        )
+    penalty = Series("|J|² / d", *column(rows, "jacobian_penalty"))
+    if penalty.x:
+        blocks.append(line_chart([penalty], title="Jacobian penalty", x_label="step", y_label="a batch, unweighted"))
+    radius = Series("largest", *column(rows, "val_spectral_radius"), markers=True)
+    if radius.x:
+        blocks.append(
+            line_chart(
+                [radius],
+                title="Spectral radius",
+                x_label="step",
+                y_label="validation samples, largest",
+                from_zero=True,
+                caption="Of the cell's Jacobian at the equilibrium; below 1 plain iteration converges there.",
+            )
+        )
+    return blocks
 
 
 def statuses(summary: Mapping[str, Any]) -> list[Block]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from poise.report import Block, Page, Section, Series, Settings, Table, Tile, line_chart, picture
-from poise.tasks.report_parts import column, cost_tiles, costs, evaluation_blocks, page, statuses
+from poise.tasks.report_parts import column, cost_tiles, costs, evaluation_blocks, page, statuses, training_solves
 from poise.tasks.run_folder import RunFolder
 
 # What each term tends to: a hinge of closed columns is 0, and so are squared covariances of independent ones.
@@ -38,7 +38,7 @@ def build_page(folder: RunFolder) -> Page:
         Section("Neighbours", _neighbours(analysis)),
         Section("Loss", _loss(rows, analysis)),
         Section("Embeddings", _embeddings(rows, analysis)),
-        Section("Equilibrium", statuses(summary)),
+        Section("Equilibrium", [*training_solves(rows), *statuses(summary)]),
         Section("Cost", costs(summary, "sample")),
         Section("Evaluation", evaluation_blocks(folder.read_json(folder.evaluation), "sample")),
         Section("Settings", [Settings(settings)]),

@@ -3,9 +3,12 @@
 import pytest
 
 from poise.cli.table import TASKS, load
+from poise.configs.classify import ClassifyConfig
 from poise.configs.errors import ConfigError
 from poise.configs.fields import from_dict
 from poise.configs.language import LanguageConfig
+from poise.configs.multitask import MultitaskConfig
+from poise.configs.segment import SegmentConfig
 from poise.configs.vicreg import VICRegConfig
 from poise.recipes import find_recipe, read_settings, recipes
 
@@ -18,17 +21,30 @@ def test_a_recipe_fits_its_task_and_says_what_it_is(recipe):
     assert any("Expect:" in line for line in header) and any("Cost:" in line for line in header)
 
 
-@pytest.mark.parametrize(("name", "config"), [("demo", LanguageConfig), ("vicreg-digits", VICRegConfig)])
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("demo", LanguageConfig),
+        ("vicreg-digits", VICRegConfig),
+        ("classify-digits", ClassifyConfig),
+        ("segment-scenes", SegmentConfig),
+        ("multitask-scenes", MultitaskConfig),
+    ],
+)
 def test_the_default_is_a_recipe(name, config):
     recipe = find_recipe(name, next(task for task, entry in TASKS.items() if load(entry.config) is config))
     assert from_dict(config, recipe.settings()) == config()
 
 
-def test_the_peers_differ_in_the_network_alone():
-    deq, explicit = (find_recipe(f"tinyshakespeare-{name}", "language").settings() for name in ("deq", "explicit"))
-    for part in ("data", "optimizer", "trainer", "seed"):
+@pytest.mark.parametrize(
+    ("data", "task", "peer"),
+    [("tinyshakespeare", "language", "explicit"), ("cifar10", "classify", "resnet"), ("camvid", "segment", "explicit")],
+)
+def test_the_peers_differ_in_the_network_alone(data, task, peer):
+    deq, explicit = (find_recipe(f"{data}-{name}", task).settings() for name in ("deq", peer))
+    for part in {"data", "views", "optimizer", "trainer", "seed", "label_smoothing"} & deq.keys():
         assert deq[part] == explicit[part]
-    assert explicit["model"]["kind"] == "explicit"
+    assert explicit["model"]["kind"] == peer
 
 
 @pytest.mark.parametrize(
