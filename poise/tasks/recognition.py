@@ -157,8 +157,9 @@ class RecognitionTask(Task):
         if isinstance(train.inputs, tuple) or len(train.inputs.shape) != 4:
             raise ConfigError(f"the samples of {path!r} are no pictures, or several kinds at once; name pictures.")
         if cls.reads_pixels and not train.per_pixel:
+            others = "scenes" if cls.reads_classes else "scenes or camvid"
             raise ConfigError(
-                f"{path!r} has a class each and none at each pixel; run poise train classify, or pass scenes or camvid."
+                f"{path!r} has a class each and none at each pixel; run poise train classify, or pass {others}."
             )
         if cls.reads_classes and train.per_pixel and train.scene_labels is None:
             raise ConfigError(
@@ -178,9 +179,8 @@ class RecognitionTask(Task):
             raise ConfigError(f"the views do not fit the pictures of {self.config.data.path!r}: {error}") from error
         if not isinstance(self.model, ResNet) and smallest < 2 ** (scales - 1):
             raise ConfigError(
-                f"pictures of {inputs.shape[-2]}x{inputs.shape[-1]} have no {scales} scales after "
-                f"{self.config.model.downsamplings} downsamplings of the stem; pass fewer model.channels, or larger "
-                "pictures."
+                f"pictures of {inputs.shape[-2]}x{inputs.shape[-1]} have no {scales} scales with model.downsamplings "
+                f"{self.config.model.downsamplings}; pass fewer model.channels, or larger pictures."
             )
 
     @cached_property

@@ -15,7 +15,7 @@ from poise.models import MDEQ, Predictions
 from poise.nn import spectral_radius
 from poise.objectives import class_scores, confusion_matrix, mean_iou, pixel_accuracy
 from poise.tasks.regularization import solving
-from poise.tasks.sheets import class_colours, framed, heat, hexadecimal, overlay, sheet, shown
+from poise.tasks.sheets import BACKGROUND, class_colours, framed, heat, hexadecimal, overlay, sheet, shown
 
 if TYPE_CHECKING:
     from poise.tasks.recognition import RecognitionTask
@@ -104,8 +104,8 @@ def _scenes(task: RecognitionTask) -> dict[str, Any]:
             difference = torch.where(wrong, found, torch.full_like(found, VOID))
             tiles = [plain, *(overlay(plain, each, names) for each in (labels, found, difference))]
             rows.append([framed(tile) for tile in tiles])
-    colours = [hexadecimal(colour) for colour in class_colours(names)]
-    return {"png": sheet(rows), "key": list(zip(names, colours, strict=True))}
+    colours = zip(names, map(hexadecimal, class_colours(names)), strict=True)
+    return {"png": sheet(rows), "key": [(name, colour) for name, colour in colours if name != BACKGROUND]}
 
 
 def _score(task: RecognitionTask, predictions: Predictions, batch: Batch) -> dict[str, Tensor]:
