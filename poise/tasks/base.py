@@ -186,6 +186,11 @@ class Task(L.LightningModule, ABC):
         batches = self.evaluation_batches(self.split)
         if batches is None:
             raise RunError(f"the data has no split {self.split!r}; it has valid.")
+        if len(batches) < self.trainer.world_size:
+            raise RunError(
+                f"there are fewer batches to evaluate ({len(batches)}) than processes ({self.trainer.world_size}); "
+                "pass a smaller data.eval_batch_size."
+            )
         return Share(batches, self.trainer.global_rank, self.trainer.world_size)
 
     def on_validation_epoch_start(self) -> None:

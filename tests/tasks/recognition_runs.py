@@ -1,6 +1,6 @@
 """Settings of small runs on pictures, and small sets of them in folders."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,16 @@ SHARED = {
     "adjoint": AdjointConfig(name="phantom", steps=2),
     "optimizer": OptimizerConfig(warmup_steps=5, lr=1e-2, matrix_lr=0.05),
 }
+
+
+@dataclass
+class Standing:
+    """Where a run stands, in the words of Lightning's Trainer."""
+
+    global_step: int = 0
+    global_rank: int = 0
+    world_size: int = 1
+    accumulate_grad_batches: int = 1
 
 
 def trainer(steps, **more):

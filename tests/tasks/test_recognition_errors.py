@@ -25,7 +25,7 @@ from poise.tasks.run_folder import RunFolder
 from poise.tasks.segment import SegmentTask
 from poise.tasks.training import train
 from poise.tasks.weights import save_weights
-from tests.tasks.recognition_runs import classify, multitask, segment, write_classes, write_png, write_scenes
+from tests.tasks.recognition_runs import Standing, classify, multitask, segment, write_classes, write_png, write_scenes
 
 DATA = Path(os.environ.get("POISE_DATA") or Path(__file__).parents[3] / "shared" / "data")
 
@@ -244,6 +244,16 @@ def test_samples_that_are_no_pictures_are_refused(monkeypatch):
 def test_settings_out_of_range_are_refused_with_the_value(make, sentence):
     with pytest.raises(ConfigError, match=sentence):
         make()
+
+
+def test_more_processes_than_batches_to_validate_on_are_told(tmp_path):
+    task = ClassifyTask.create(classify(path=write_classes(tmp_path / "set"), batch_size=4))
+    task.trainer = standing = Standing(world_size=2)
+    with pytest.raises(RunError) as caught:
+        task.val_dataloader()
+    assert_sentence(caught.value, "fewer batches to evaluate (1) than processes (2)", "smaller data.eval_batch_size")
+    standing.world_size = 1
+    assert len(task.val_dataloader()) == 1
 
 
 # Runs that are opened again -------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """What training does so that equilibria stay easy to find, in any task: counted, and against dense Jacobians."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,16 +20,7 @@ from poise.tasks.regularization import observed, penalty, solving, step_of_train
 from poise.tasks.run_folder import RunFolder
 from poise.tasks.training import train
 from poise.tasks.vicreg import VICRegTask
-from tests.tasks.recognition_runs import BUDGET, classify, write_classes
-
-
-@dataclass
-class Standing:
-    """Where a run stands, in the words of Lightning's Trainer."""
-
-    global_step: int = 0
-    global_rank: int = 0
-    accumulate_grad_batches: int = 1
+from tests.tasks.recognition_runs import BUDGET, Standing, classify, write_classes
 
 
 def step(task, number, rank=0):
