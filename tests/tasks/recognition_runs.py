@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from poise.configs.base import AdjointConfig, OptimizerConfig, RegularizationConfig, SolverConfig, TrainerConfig
+from poise.configs.base import AdjointConfig, OptimizerConfig, SolverConfig, TrainerConfig
 from poise.configs.classify import ClassifierConfig, ClassifyConfig, ClassifyViewsConfig
 from poise.configs.multitask import MultitaskConfig
 from poise.configs.recognition import MultiscaleConfig
@@ -66,10 +66,6 @@ def multitask(steps=1, *, path="scenes", model=None, batch_size=16, limit=None, 
         trainer=trainer(steps, **(run or {})),
         **{**SHARED, **more},
     )
-
-
-def penalised(**more):
-    return RegularizationConfig(**{"jacobian_weight": 1.0, **more})
 
 
 def write_png(path, array):
