@@ -28,6 +28,7 @@ class MultitaskLossConfig:
     def __post_init__(self) -> None:
         for name in ("classes", "pixels"):
             require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; it must be at least 0.")
+        require(self.classes + self.pixels > 0, "classes and pixels are both 0; let one of them weigh something.")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ class SamplesConfig:
     """What is read and how many samples go together."""
 
     path: str = "digits"
-    """digits, mnist, cifar10, mfeat, mfeat:KIND,KIND (two of its kinds of feature), or a folder of pictures by class"""
+    """digits, mnist, cifar10, mfeat, mfeat:KIND,KIND (two of its kinds of feature), scenes or camvid (a class at each
+    pixel), or a folder: of pictures by class, or of pictures and label pictures"""
     limit: int | None = None
     """of the training samples, only so many from the first on; null is all"""
     size: int | None = None

@@ -21,7 +21,7 @@ from poise.nn import activation_bytes
 from poise.report import Page
 from poise.tasks.errors import DIVERGENCE_REMEDY, RunError
 from poise.tasks.optimization import build_optimizer, scaled_to_batch, warmup_cosine
-from poise.tasks.regularization import check_jitter, largest_radius, observed, penalty, step_of_training
+from poise.tasks.regularization import largest_radius, observed, penalty, step_of_training
 from poise.tasks.run_folder import RunFolder
 from poise.tasks.solving import CostRecord, SolveTotals, equilibria
 
@@ -149,9 +149,9 @@ class Task(L.LightningModule, ABC):
         ):
             loss, measures = self.training_loss(batch)
             added = penalty(solves, regularization, alike)
-        self.measures = {"loss": loss.detach(), **measures}
+        self.measures = {"loss": loss.detach(), **measures}  # the task's own, alike with and without a penalty
         if solves:
-            self.measures["residual"] = torch.cat([one.solution.residual for one in solves]).mean()
+            self.measures["residual"] = torch.cat([one.residual for one in solves]).mean()
         if added is not None:
             self.measures["jacobian_penalty"] = added.detach()
             loss = loss + regularization.jacobian_weight * added
@@ -170,7 +170,6 @@ class Task(L.LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule."""
         settings = scaled_to_batch(self.config.optimizer, self.samples_a_step)
-        check_jitter(self.model, self.config.regularization)
         optimizer = build_optimizer(self.model, settings)
         schedule = warmup_cosine(optimizer, settings, self.config.trainer.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -187,6 +186,11 @@ class Task(L.LightningModule, ABC):
         batches = self.evaluation_batches(self.split)
         if batches is None:
             raise RunError(f"the data has no split {self.split!r}; it has valid.")
+        if len(batches) < self.trainer.world_size:
+            raise RunError(
+                f"there are fewer batches to evaluate ({len(batches)}) than processes ({self.trainer.world_size}); "
+                "pass a smaller data.eval_batch_size."
+            )
         return Share(batches, self.trainer.global_rank, self.trainer.world_size)
 
     def on_validation_epoch_start(self) -> None:
@@ -196,14 +200,14 @@ class Task(L.LightningModule, ABC):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Add the measures of a batch; look at the equilibria of the first."""
-        with observed(self.model) as solves:
+        samples = self.config.regularization.spectral_radius_samples if batch_idx == 0 else 0
+        with observed(self.model, samples) as solves:
             sums = self.evaluation_sums(batch)
         for name, value in sums.items():
             value = value.cpu().double()
             self._sums[name] = self._sums[name] + value if name in self._sums else value
-        samples = self.config.regularization.spectral_radius_samples
-        if batch_idx == 0 and samples and solves:
-            self._radius = largest_radius(solves, samples)
+        if samples and solves:
+            self._radius = largest_radius(solves, self.config.seed)
 
     def on_validation_epoch_end(self) -> None:
         """Add up over processes and turn sums into quality."""

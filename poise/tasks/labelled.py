@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from torch import Tensor
-
 from poise.configs.errors import ConfigError
 from poise.configs.samples import SamplesConfig
 from poise.data import Samples, SampleSplits, read_samples
@@ -15,6 +13,7 @@ from poise.tasks.run_folder import RunFolder
 
 FINGERPRINTED = 1000  # samples
 MAPS_FINGERPRINTED = 100
+AT_ONCE = 20  # decoded, since pictures may be large
 
 
 def read_labelled(data: SamplesConfig) -> SampleSplits[Any]:
@@ -31,12 +30,14 @@ def read_labelled(data: SamplesConfig) -> SampleSplits[Any]:
 def fingerprint(samples: Samples[Any]) -> str:
     """Return a digest of the first samples, and of all labels that are one a sample."""
     digest = hashlib.blake2b(digest_size=16)
-    first = samples.select(slice(0, MAPS_FINGERPRINTED if samples.per_pixel else FINGERPRINTED))
-    kinds = first.inputs if isinstance(first.inputs, tuple) else (first.inputs,)
-    labels = first.labels if samples.per_pixel else samples.labels
-    for tensor in (*kinds, labels, samples.scene_labels):
-        if isinstance(tensor, Tensor):
+    first = samples.restrict(slice(0, MAPS_FINGERPRINTED if samples.per_pixel else FINGERPRINTED))
+    for part in first.batches(AT_ONCE):
+        kinds = part.inputs if isinstance(part.inputs, tuple) else (part.inputs,)
+        for tensor in (*kinds, *((part.labels,) if samples.per_pixel else ())):
             digest.update(tensor.contiguous().numpy().tobytes())
+    for labels in (None if samples.per_pixel else samples.labels, samples.scene_labels):
+        if labels is not None:
+            digest.update(labels.contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -45,5 +46,5 @@ def saved_samples(folder: RunFolder, *names: str) -> list[Any]:
     saved = folder.read_json(folder.samples)
     try:
         return [saved[name] for name in names]
-    except KeyError as error:
+    except (KeyError, TypeError) as error:
         raise RunError(f"{folder.samples} cannot be read; restore it, or train again.") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, ClassVar, Self
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from poise.configs.classify import ClassifyViewsConfig
 from poise.configs.errors import ConfigError
-from poise.data import VOID, Normalise, Samples, SampleSplits, SceneView, ShuffledBatches, View
+from poise.data import VOID, DataError, Normalise, Samples, SampleSplits, SceneView, ShuffledBatches, View
 from poise.data.encoded_pictures import Encoded
 from poise.models import Predictions, ResNet, multiscale_probabilities, sliding_logits
 from poise.objectives import confusion_matrix, correct_within, mean_iou, pixel_accuracy
@@ -30,6 +30,7 @@ from poise.tasks.weights import load_weights
 
 WITHIN = 5  # of which predictions one must be right, for top-5 accuracy
 DECODING_WORKERS = 2
+LISTED = 12  # class names in a message
 
 
 @dataclass(frozen=True)
@@ -87,17 +88,8 @@ class RecognitionTask(Task):
     def create(cls, config: Any, folder: RunFolder | None = None) -> Self:
         """Read the samples and draw the weights, or take stem and trunk from another run."""
         samples = cls._read(config)
-        train = samples.train
         torch.manual_seed(config.seed)
-        task = cls(
-            config,
-            Seen(
-                train.inputs.shape[1],
-                (train.scene_names if cls.reads_pixels else train.class_names) if cls.reads_classes else None,
-                train.class_names if cls.reads_pixels else None,
-                normalisation(config.views.normalise, train),
-            ),
-        )
+        task = cls(config, Seen(*cls._told_apart(samples.train), normalisation(config.views.normalise, samples.train)))
         task.__dict__["samples"] = samples
         if config.init_from is not None and folder is None:  # a resumed run has weights of its own
             start_from(task.model, config.init_from)
@@ -131,8 +123,32 @@ class RecognitionTask(Task):
 
     @cached_property
     def samples(self) -> SampleSplits[Any]:
-        """The samples, read when they are first asked for."""
-        return self._read(self.config)
+        """The samples, read when they are first asked for; a ConfigError where the network was made for others."""
+        found = self._read(self.config)
+        channels, *names = self._told_apart(found.train)
+        path, seen = self.config.data.path, self.seen
+        if channels != seen.channels:
+            raise ConfigError(
+                f"the pictures of {path!r} have {channels} channels and the network reads {seen.channels}; pass a set "
+                "like the one it was trained on."
+            )
+        for given, own in zip(names, (seen.class_names, seen.pixel_names), strict=True):
+            if given != own:
+                raise ConfigError(
+                    f"{path!r} has the classes {_listed(given)} and the network names {_listed(own)}; pass a set like "
+                    "the one it was trained on."
+                )
+        return found
+
+    @classmethod
+    def _told_apart(cls, train: Samples[Any]) -> tuple[int, tuple[str, ...] | None, tuple[str, ...] | None]:
+        """Return what a network for these samples is built for: channels, and the classes of each head."""
+        whole = train.scene_names if cls.reads_pixels else train.class_names
+        return (
+            train.inputs.shape[1],
+            whole if cls.reads_classes else None,
+            train.class_names if cls.reads_pixels else None,
+        )
 
     @classmethod
     def _read(cls, config: Any) -> SampleSplits[Any]:
@@ -141,8 +157,9 @@ class RecognitionTask(Task):
         if isinstance(train.inputs, tuple) or len(train.inputs.shape) != 4:
             raise ConfigError(f"the samples of {path!r} are no pictures, or several kinds at once; name pictures.")
         if cls.reads_pixels and not train.per_pixel:
+            others = "scenes" if cls.reads_classes else "scenes or camvid"
             raise ConfigError(
-                f"{path!r} has a class each and none at each pixel; run poise train classify, or pass scenes or camvid."
+                f"{path!r} has a class each and none at each pixel; run poise train classify, or pass {others}."
             )
         if cls.reads_classes and train.per_pixel and train.scene_labels is None:
             raise ConfigError(
@@ -156,13 +173,14 @@ class RecognitionTask(Task):
             inputs = self.training_batch(0)[0]
             scales = len(self.config.model.channels)
             smallest = min(inputs.shape[-2:]) // 2**self.config.model.downsamplings
+        except DataError:  # of a picture, which says so itself
+            raise
         except ValueError as error:
             raise ConfigError(f"the views do not fit the pictures of {self.config.data.path!r}: {error}") from error
         if not isinstance(self.model, ResNet) and smallest < 2 ** (scales - 1):
             raise ConfigError(
-                f"pictures of {inputs.shape[-2]}x{inputs.shape[-1]} have no {scales} scales after "
-                f"{self.config.model.downsamplings} downsamplings of the stem; pass fewer model.channels, or larger "
-                "pictures."
+                f"pictures of {inputs.shape[-2]}x{inputs.shape[-1]} have no {scales} scales with model.downsamplings "
+                f"{self.config.model.downsamplings}; pass fewer model.channels, or larger pictures."
             )
 
     @cached_property
@@ -188,6 +206,11 @@ class RecognitionTask(Task):
         inputs, labels, *scenes = batches(index)
         return batch_of(inputs, labels, scenes[0] if scenes else None, self.reads_classes, self.reads_pixels)
 
+    @property
+    def validated(self) -> Samples[Any]:
+        """What is validated on: the test where there is nothing else."""
+        return self.samples.test if self.samples.valid is None else self.samples.valid
+
     def plain(self, samples: Samples[Any]) -> PlainBatches:
         """Return samples in batches, as they are measured."""
         return PlainBatches(
@@ -200,10 +223,9 @@ class RecognitionTask(Task):
 
     def evaluation_batches(self, split: str) -> PlainBatches | None:
         """Return the pictures of a split; where the set has none to validate on, its test is what `valid` means."""
-        samples = self.samples
         if split == "valid":
-            return self.plain(samples.test if samples.valid is None else samples.valid)
-        return None if samples.valid is None else self.plain(samples.test)
+            return self.plain(self.validated)
+        return None if self.samples.valid is None else self.plain(self.samples.test)
 
     # Predictions and measures -----------------------------------------------------------------------------------------
 
@@ -314,7 +336,7 @@ class RecognitionTask(Task):
             "model": self.config.model.kind,
             "data": samples.source or self.config.data.path,
             "training_samples": len(samples.train),
-            "validation_samples": len(samples.test if samples.valid is None else samples.valid),
+            "validation_samples": len(self.validated),
             "validated_on": "test" if samples.valid is None else "valid",
             "init_from": self.config.init_from,
         }
@@ -332,6 +354,11 @@ def pixel_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean cross-entropy over the pixels that are not void; 0 where all of them are."""
     total = F.cross_entropy(logits, labels, ignore_index=VOID, reduction="sum")
     return total / (labels != VOID).sum().clamp_min(1)
+
+
+def _listed(names: Sequence[str] | None) -> str:
+    names = names or ()
+    return ", ".join(names) if len(names) <= LISTED else f"{', '.join(names[:LISTED])} and {len(names) - LISTED} more"
 
 
 def _share(logits: Tensor, labels: Tensor) -> float:

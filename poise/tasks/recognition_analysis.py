@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from poise.data import VOID
 from poise.models import MDEQ, Predictions
 from poise.nn import spectral_radius
-from poise.objectives import confusion_matrix, mean_iou
+from poise.objectives import class_scores, confusion_matrix, mean_iou, pixel_accuracy
 from poise.tasks.regularization import solving
 from poise.tasks.sheets import BACKGROUND, class_colours, framed, heat, hexadecimal, overlay, sheet, shown
 
@@ -37,7 +37,9 @@ def analyse(task: RecognitionTask) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for kind, names in (("classes", task.seen.class_names), ("pixels", task.seen.pixel_names)):
         if names is not None and kind in task.confusion:
-            found[kind] = {"names": list(names), "matrix": task.confusion[kind].long().tolist()}
+            matrix = task.confusion[kind]
+            scores = [astuple(score) for score in class_scores(matrix.long(), names)]
+            found[kind] = {"names": list(names), "matrix": matrix.long().tolist(), "scores": scores}
     if task.reads_classes:
         found["pictures"] = _pictures(task)
     if task.reads_pixels:
@@ -79,7 +81,7 @@ def _pictures(task: RecognitionTask) -> dict[str, Any]:
         for picture, label, named in zip(x, labels.tolist(), predicted.argmax(dim=1).tolist(), strict=True):
             row = rows.setdefault(label, [])
             if len(row) < CLASS_COLUMNS and (label in sorted(rows)[:CLASS_ROWS]):
-                row.append(framed(shown(picture), RIGHT if named == label else WRONG))
+                row.append(framed(shown(picture, task.seen.normalise), RIGHT if named == label else WRONG))
                 if named != label:
                     mistakes.append((names[label], len(row), names[named]))
     kept = sorted(rows)[:CLASS_ROWS]
@@ -97,7 +99,7 @@ def _scenes(task: RecognitionTask) -> dict[str, Any]:
         predicted = task.predict_whole(x).pixels
         assert pixels is not None and predicted is not None
         for picture, labels, found in zip(x, pixels, predicted.argmax(dim=1), strict=True):
-            plain = shown(picture)
+            plain = shown(picture, task.seen.normalise)
             wrong = (found != labels) & (labels != VOID)
             difference = torch.where(wrong, found, torch.full_like(found, VOID))
             tiles = [plain, *(overlay(plain, each, names) for each in (labels, found, difference))]
@@ -108,9 +110,12 @@ def _scenes(task: RecognitionTask) -> dict[str, Any]:
 
 def _score(task: RecognitionTask, predictions: Predictions, batch: Batch) -> dict[str, Tensor]:
     sums = {}
-    for kind, logits, labels in (("classes", predictions.classes, batch[1]), ("pixels", predictions.pixels, batch[2])):
+    for kind, logits, labels, void in (
+        ("classes", predictions.classes, batch[1], None),
+        ("pixels", predictions.pixels, batch[2], VOID),
+    ):
         if logits is not None and labels is not None:
-            sums[kind] = confusion_matrix(logits.argmax(dim=1), labels, logits.shape[1], VOID).cpu()
+            sums[kind] = confusion_matrix(logits.argmax(dim=1), labels, logits.shape[1], void).cpu()
     return sums
 
 
@@ -129,8 +134,7 @@ def _budgets(task: RecognitionTask, model: MDEQ) -> dict[str, list[float]]:
                     totals[kind] = totals.get(kind, torch.zeros_like(matrix)) + matrix
         found["residual"].append(float(torch.cat(residuals).median()))
         if "classes" in totals:
-            right = totals["classes"].diagonal().sum() / totals["classes"].sum()
-            found.setdefault("accuracy", []).append(float(right))
+            found.setdefault("accuracy", []).append(pixel_accuracy(totals["classes"]))
         if "pixels" in totals:
             found.setdefault("mean_iou", []).append(mean_iou(totals["pixels"]))
     return found
@@ -151,7 +155,7 @@ def _residual_maps(task: RecognitionTask, model: MDEQ) -> dict[str, Any]:
     size = torch.linalg.vector_norm(after, dim=1).square().mean(dim=(1, 2), keepdim=True).sqrt()
     relative = (change / size.clamp_min(1e-12)).clamp_min(1e-12)
     low, high = (float(torch.quantile(relative.flatten().cpu(), part)) for part in (0.02, 0.999))
-    pictures = [framed(shown(picture)) for picture in x]
+    pictures = [framed(shown(picture, task.seen.normalise)) for picture in x]
     maps = [framed(heat(amounts, low, high, x.shape[-2:])) for amounts in relative]
     rows = []
     for first in range(0, len(x), MAPPED // 2):

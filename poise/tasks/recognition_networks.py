@@ -20,7 +20,8 @@ from poise.tasks.solving import build_adjoint, build_solver
 from poise.tasks.weights import read_weights
 
 Network = MDEQ | MultiscaleNet | ResNet
-HEADS = ("classifier.", "segmenter.")  # of a network of several resolutions; all else is stem and trunk
+HEADS = ("classifier.", "segmenter.", "head.")  # of networks of several resolutions, and of a ResNet
+TASKS = ("classify", "segment", "multitask")
 
 
 def build_network(
@@ -79,11 +80,13 @@ def _network(
 def start_from(network: nn.Module, run: str) -> None:
     """Copy stem and trunk of another run's network, and leave the heads as they are.
 
-    Raises a ConfigError where there is no such run, or its trunk is of another shape.
+    Raises a ConfigError where there is no such run, it is of another kind, or its trunk is of another shape.
     """
     folder = RunFolder(Path(run).expanduser())
     try:
-        folder.read_config()
+        task, _ = folder.read_config()
+        if task not in TASKS:
+            raise ConfigError(f"init_from {run} is a run of {task}; name one of {', '.join(TASKS)}.")
         saved = read_weights(folder)
     except RunError as error:
         raise ConfigError(f"init_from names no run to start from: {error}") from error

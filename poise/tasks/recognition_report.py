@@ -138,20 +138,10 @@ def _classes(analysis: Mapping[str, Any]) -> list[Block]:
         names, matrix = found["names"], found["matrix"]
         caption = f"Shares of each label's {what}; rows are labels, columns predictions."
         title = f"What {what} are taken for"
-        blocks.append(Table(("class", what, "recall", "precision", "IoU"), _scores(names, matrix), f"By class, {what}"))
+        scores = [tuple(score) for score in found["scores"]]
+        blocks.append(Table(("class", what, "recall", "precision", "IoU"), scores, f"By class, {what}"))
         blocks.append(confusion_figure(names, matrix, title=title, caption=caption))
     return blocks
-
-
-def _scores(names: Sequence[str], matrix: Sequence[Sequence[int]]) -> list[tuple[str | int | float | None, ...]]:
-    rows = []
-    for place, name in enumerate(names):
-        right = matrix[place][place]
-        labelled, predicted = sum(matrix[place]), sum(row[place] for row in matrix)
-        either = labelled + predicted - right
-        parts = (right / whole if whole else None for whole in (labelled, predicted, either))
-        rows.append((name, labelled, *parts))
-    return rows
 
 
 def _equilibrium(

@@ -27,6 +27,7 @@ from poise.data import (
 from poise.data.views.published import CIFAR10, IMAGENET
 
 MEASURED = 1000  # training pictures whose mean and deviation pictures are normalised by
+AT_ONCE = 20  # decoded, since pictures may be large
 SMALLEST = 1e-3  # deviation, so that a constant channel stays finite
 
 # Pictures, and where the task looks at them the class of each and the classes of its pixels.
@@ -37,9 +38,17 @@ def normalisation(name: Literal["data", "cifar10", "imagenet"], train: Samples[A
     """Return what normalises pictures: as published, or by the first training pictures."""
     if name != "data":
         return CIFAR10 if name == "cifar10" else IMAGENET
-    plain = Normalise((0.0,) * train.inputs.shape[1], (1.0,) * train.inputs.shape[1])
-    few = plain(train.select(slice(0, MEASURED)).inputs).double()
-    mean, deviation = few.mean(dim=(0, 2, 3)), few.std(dim=(0, 2, 3)).clamp_min(SMALLEST)
+    channels = train.inputs.shape[1]
+    plain = Normalise((0.0,) * channels, (1.0,) * channels)
+    first = train.restrict(slice(0, MEASURED))
+    total, squares = torch.zeros(2, channels, dtype=torch.float64)
+    for part in first.batches(AT_ONCE):
+        x = plain(part.inputs).double()
+        total += x.sum(dim=(0, 2, 3))
+        squares += x.square().sum(dim=(0, 2, 3))
+    number = first.inputs.shape[0] * first.inputs.shape[2] * first.inputs.shape[3]
+    mean = total / number
+    deviation = (squares / number - mean.square()).clamp_min(0).sqrt().clamp_min(SMALLEST)
     return Normalise(tuple(mean.tolist()), tuple(deviation.tolist()))
 
 

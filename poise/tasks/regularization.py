@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,28 +21,40 @@ from poise.tasks.solving import equilibria
 
 @dataclass(frozen=True)
 class Solved:
-    """A solve that a layer made."""
+    """An equilibrium that a layer found; `residual` (batch, ...)."""
 
     layer: Equilibrium
-    solution: Solution
+    state: Any
+    context: Any
+    residual: Tensor
 
 
 @contextmanager
-def observed(model: nn.Module) -> Iterator[list[Solved]]:
-    """Collect every solve of a model's equilibria, in order."""
+def observed(model: nn.Module, samples: int | None = None) -> Iterator[list[Solved]]:
+    """Collect every solve of a model's equilibria, in order.
+
+    `samples`: of each layer only the first solve, and of that the first so many samples, so that little is held.
+    """
     found: list[Solved] = []
     layers = list(equilibria(model))
+    before = [layer.on_solution for layer in layers]
 
     def keep(layer: Equilibrium, solution: Solution) -> None:
-        found.append(Solved(layer, solution))
+        state, context, residual = solution.state, solution.context, solution.residual
+        if samples is not None:
+            if any(one.layer is layer for one in found):
+                return
+            few = slice(samples)  # copied, since a part of a tensor holds all of it
+            state, context, residual = tree_map(lambda x: x[few].detach().clone(), (state, context, residual))
+        found.append(Solved(layer, state, context, residual))
 
     for layer in layers:
         layer.on_solution = partial(keep, layer)
     try:
         yield found
     finally:
-        for layer in layers:
-            layer.on_solution = None
+        for layer, callback in zip(layers, before, strict=True):
+            layer.on_solution = callback
 
 
 @contextmanager
@@ -99,17 +112,14 @@ def penalty(solves: list[Solved], regularization: RegularizationConfig, generato
     drawn = float(torch.rand((), generator=generator)) < regularization.jacobian_frequency
     if not (drawn and regularization.jacobian_weight and solves):
         return None
-    found = [
-        jacobian_penalty(one.layer.cell, tree_map(Tensor.detach, one.solution.state), one.solution.context)
-        for one in solves
-    ]
+    found = [jacobian_penalty(one.layer.cell, tree_map(Tensor.detach, one.state), one.context) for one in solves]
     return torch.stack(found).mean()
 
 
-def largest_radius(solves: list[Solved], samples: int) -> float:
-    """Return the largest spectral radius over the first samples of some solves."""
+def largest_radius(solves: list[Solved], seed: int) -> float:
+    """Return the largest spectral radius over all samples of some solves; `seed`: of the vectors it begins with."""
     radii = []
     for one in solves:
-        few = tree_map(lambda tensor: tensor[:samples].detach(), (one.solution.state, one.solution.context))
-        radii.append(spectral_radius(one.layer.cell, *few).radius.max())
+        generator = torch.Generator(one.residual.device).manual_seed(seed)
+        radii.append(spectral_radius(one.layer.cell, one.state, one.context, generator=generator).radius.max())
     return float(torch.stack(radii).max())

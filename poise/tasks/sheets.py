@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from poise.data import Normalise
 from poise.tasks.pictures import png
 
 GOLDEN = 0.61803398875  # turns of the colour circle between two classes: any few of them lie far apart
@@ -32,12 +33,14 @@ def hexadecimal(colour: Sequence[float]) -> str:
     return "#" + "".join(f"{round(255 * part):02x}" for part in colour)
 
 
-def shown(picture: Tensor) -> Tensor:
-    """Return a normalised picture (C, H, W) as (3, H, W) in [0, 1], its own range spread, of at most `LARGEST`."""
-    x = picture.float().cpu()
-    low, high = x.amin(), x.amax()
-    x = ((x - low) / (high - low).clamp_min(1e-6)).expand(3, -1, -1) if len(x) == 1 else (x - low) / (high - low)
-    return _fitted(x, "area")
+def shown(picture: Tensor, normalise: Normalise) -> Tensor:
+    """Return a normalised picture (C, H, W) as it was, (3, H, W) in [0, 1], of at most `LARGEST`; one channel is grey.
+
+    Up to rounding: `normalise` is what had been done to it.
+    """
+    mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (normalise.mean, normalise.std))
+    x = (picture.float().cpu() * std + mean).clamp(0, 1)
+    return _fitted(x.expand(3, -1, -1), "area")
 
 
 def overlay(picture: Tensor, labels: Tensor, names: Sequence[str]) -> Tensor:

@@ -26,6 +26,7 @@ from poise.tasks.evaluation import measure
 from poise.tasks.metrics_file import MetricsFile
 from poise.tasks.process import rank, say
 from poise.tasks.progress import MeasureLog, ProgressDisplay
+from poise.tasks.regularization import check_jitter
 from poise.tasks.run_folder import RunFolder
 from poise.tasks.summary import summarise, summary_table
 from poise.tasks.weights import save_weights
@@ -49,6 +50,7 @@ def train(
     with quiet_engine():
         L.seed_everything(config.seed, workers=True, verbose=False)
         task = task_type.create(config, folder if checkpoint is not None else None)
+        check_jitter(task.model, config.regularization)
         trainer, saving = _engine(task, folder)
         if rank() == 0:  # nothing is touched before data and devices are known to be there
             _prepare_folder(task, folder, overwrite)

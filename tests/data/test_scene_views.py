@@ -163,18 +163,20 @@ def test_colours_leave_the_labels():
 
 
 @given(
-    height=st.integers(1, 9), width=st.integers(1, 9), padding=st.integers(0, 4), size=st.integers(1, 9),
-    seed=st.integers(0, 99),
+    height=st.integers(1, 9), width=st.integers(1, 9), padding=st.integers(0, 4),
+    size=st.integers(1, 9) | st.tuples(st.integers(1, 9), st.integers(1, 9)), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_a_cut_lies_in_the_padded_picture(height, width, padding, size, seed):
     x = torch.arange(1.0, height * width + 1).view(1, 1, height, width).expand(30, 1, -1, -1)
     view = RandomCrop(size, padding)
-    if size > min(height, width) + 2 * padding:
+    tall, wide = size if isinstance(size, tuple) else (size, size)
+    if tall > height + 2 * padding or wide > width + 2 * padding:
         with pytest.raises(ValueError, match=f"padded picture of {height}x{width}"):
             view(x, seeded(seed))
         return
     padded = torch.nn.functional.pad(x[0, 0], (padding,) * 4)
-    every = padded.unfold(0, size, 1).unfold(1, size, 1).reshape(-1, size * size)
+    every = padded.unfold(0, tall, 1).unfold(1, wide, 1).reshape(-1, tall * wide)
+    assert view(x, seeded(seed)).shape == (30, 1, tall, wide)
     made = view(x, seeded(seed)).flatten(1)
     assert (made[:, None] == every[None]).all(dim=2).any(dim=1).all()
     assert torch.equal(made, view(x, seeded(seed)).flatten(1))
@@ -198,6 +200,7 @@ def test_the_published_views():
     ("make", "message"),
     [
         (lambda: RandomCrop(0), "size=0"),
+        (lambda: RandomCrop((3, 0)), "size=0"),
         (lambda: RandomCrop(3, -1), "padding=-1"),
         (lambda: RandomScaledCrop((4, 0)), "size=0"),
         (lambda: RandomScaledCrop((4, 4), (2.0, 0.5)), "the smaller first"),

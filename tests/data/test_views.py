@@ -62,6 +62,7 @@ PICTURE_VIEWS = [
     *vicreg_views(8),
     vicreg_cifar_views(8)[0],
     RandomCrop(8, 2),
+    RandomCrop((5, 9), 1),
 ]
 VECTOR_VIEWS = [Noise(), Masking(), SpanMasking(5), Shift(4), Shift(4, wrap=True), Scaling()]
 VIEWS = [*PICTURE_VIEWS, *VECTOR_VIEWS]

@@ -85,10 +85,10 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """A cut of size x size at a random place of the picture with `padding` zeros added on each side.
+    """A cut at a random place of the picture with `padding` zeros added on each side.
 
-    With (32, 4) what ResNets are trained with on CIFAR (He et al. 2016, section 4.2), beside `HorizontalFlip`. `size`:
-    of a square, or a height and a width. `view(x, generator)` takes (B, C, H, W) and returns (B, C, size, size).
+    `size`: a height and a width, or the side of a square. With (32, 4) what ResNets are trained with on CIFAR (He et
+    al. 2016, section 4.2), beside `HorizontalFlip`. `view(x, generator)` takes (B, C, H, W) and returns (B, C, *size).
     """
 
     size: int | tuple[int, int]
