@@ -7,7 +7,7 @@ leaves the batch. Beside it stands the floor that memory sets, see `floor_bytes`
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -70,15 +70,24 @@ def copy_bandwidth(nbytes: int, device: str = "cpu") -> float:
 def measure(names: Collection[str], rounds: int, device: str = "cpu") -> list[dict[str, Any]]:
     """Return one entry a cell and solver."""
     return [
-        entry for build in CELLS if build.__name__ in names for entry in _measured(build().on(device), rounds, device)
+        entry for build in CELLS if build.__name__ in names for entry in measured(build().on(device), rounds, device)
     ]
 
 
-def _measured(problem: Problem, rounds: int, device: str) -> list[dict[str, Any]]:
-    makers = {("poise", name): _ours(problem, solver) for name, solver in SOLVERS.items()}
+@torch.no_grad()
+def measured(
+    problem: Problem,
+    rounds: int,
+    device: str = "cpu",
+    solvers: Mapping[str, poise.Solver] = SOLVERS,
+    peers: Mapping[str, Torchdeq] = PEERS,
+) -> list[dict[str, Any]]:
+    """Return one entry a solver; torchdeq's iteration without a test is beside them where a state is one tensor."""
+    makers = {("poise", name): _ours(problem, solver) for name, solver in solvers.items()}
     if torchdeq_version() is not None:
-        makers |= {("torchdeq", name): _theirs(problem, peer) for name, peer in PEERS.items()}
-        makers["torchdeq", "simple_fixed_point_iter"] = _simple(problem)
+        makers |= {("torchdeq", name): _theirs(problem, peer) for name, peer in peers.items()}
+        if len(parts(problem.z0)) == 1:
+            makers["torchdeq", "simple_fixed_point_iter"] = _simple(problem)
     for (library, name), make in makers.items():
         counted = Counted(problem.f)
         make(counted)()
@@ -99,7 +108,7 @@ def _measured(problem: Problem, rounds: int, device: str) -> list[dict[str, Any]
                 "seconds": spent,
                 "cell_seconds": cell,
                 "overhead": spent / (EVALUATIONS * cell),
-                **(_floor(problem, SOLVERS[name], cell, device) if library == "poise" else {}),
+                **(_floor(problem, solvers[name], cell, device) if library == "poise" else {}),
             }
         )
     return entries
@@ -134,5 +143,4 @@ def _simple(problem: Problem) -> Callable[[Any], Call]:
     from torchdeq.solver import get_solver
 
     solver = get_solver("simple_fixed_point_iter")
-    assert len(parts(problem.z0)) == 1
     return lambda f: lambda: solver(lambda z, tau: f(z, problem.context), problem.z0, max_iter=EVALUATIONS)

@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks import (
     evaluations,
     jax_solvers,
+    mdeq_costs,
     memory,
     results,
     rows,
@@ -49,6 +50,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "jax_solvers": _with_machine(jax_solvers.table),
     "rows": rows.table,
     "memory": _with_machine(memory.table),
+    "mdeq_costs": _with_machine(mdeq_costs.table),
     "vicreg": _with_machine(vicreg.table),
     "vicreg_digits": _with_machine(vicreg_digits.table),
     "vicreg_kinds": vicreg_kinds.table,

@@ -30,6 +30,7 @@ PRESETS: Mapping[str, Architecture] = MappingProxyType(
 # The state is large beside the cell's work: type 2 with a short history takes as many evaluations here, and a step of
 # it costs 7 % of one where a step of the solver's own default costs 24 % (four scales, batch 16).
 SOLVER = Anderson(rtol=1e-3, max_steps=30, form="type2", history=5)
+ADJOINT = Implicit(GMRES(rtol=1e-3))
 
 
 class MDEQ(MultiscaleNetwork):
@@ -68,7 +69,7 @@ class MDEQ(MultiscaleNetwork):
         classes: int | None = None,
         pixel_classes: int | None = None,
         solver: Solver = SOLVER,
-        adjoint: Adjoint = Implicit(GMRES(rtol=1e-3)),
+        adjoint: Adjoint = ADJOINT,
         eval_solver: Solver | None = None,
     ) -> None:
         shape = named(architecture)

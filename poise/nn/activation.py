@@ -22,10 +22,12 @@ def activation_bytes(run: Callable[[], Any], exclude: Iterable[Tensor] = ()) -> 
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
+        # An output that its own operation saves would hold the graph that holds it; autograd attaches it again.
+        data = tensor.detach()
         if storage.data_ptr() not in left_out:
             held[storage.data_ptr()] = storage.nbytes()
-            alive.append(tensor.detach())
-        return tensor
+            alive.append(data)
+        return data
 
     with torch.enable_grad(), saved_tensors_hooks(pack, lambda tensor: tensor):
         result = run()

@@ -1,5 +1,7 @@
 """Memory does not grow with the number of evaluations."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -14,6 +16,31 @@ def test_counts_distinct_storages():
     assert activation_bytes(lambda: (x * x.t()).sum()) == 400  # one storage, saved twice
     assert activation_bytes(lambda: x.exp().sin().exp(), exclude=[x]) == 800  # exp and sin share one
     assert activation_bytes(lambda: x.detach() + 1) == 0
+
+
+def test_nothing_of_the_graph_outlives_the_count():
+    x = torch.randn(10, requires_grad=True)
+    made = []
+
+    def run():
+        y = x.exp()  # exp saves its own output
+        made.append(weakref.ref(y))
+        return y.sum()
+
+    activation_bytes(run)
+    assert made[0]() is None
+
+
+def test_gradients_taken_while_counting_are_those_of_the_graph():
+    x = torch.tensor([0.5, 2.0], requires_grad=True)
+    found = []
+
+    def run():
+        (slope,) = torch.autograd.grad((x.exp() * x).sum(), x, create_graph=True)
+        found.extend(torch.autograd.grad(slope.sum(), x))
+
+    activation_bytes(run)
+    torch.testing.assert_close(found[0], (x.exp() * (x + 2)).detach())
 
 
 @pytest.fixture
