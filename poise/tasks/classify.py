@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from poise.configs.classify import ClassifyConfig
 from poise.tasks.recognition import RecognitionTask
+from poise.tasks.recognition_samples import Heads
 
 
 class ClassifyTask(RecognitionTask):
@@ -13,7 +14,7 @@ class ClassifyTask(RecognitionTask):
 
     task_name = "classify"
     config_type = ClassifyConfig
-    reads_classes: ClassVar[bool] = True
+    reads: ClassVar[Heads] = Heads(classes=True)
 
     config: ClassifyConfig
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from poise.configs.multitask import MultitaskConfig
 from poise.tasks.recognition import RecognitionTask
+from poise.tasks.recognition_samples import Heads
 
 
 class MultitaskTask(RecognitionTask):
@@ -13,8 +14,7 @@ class MultitaskTask(RecognitionTask):
 
     task_name = "multitask"
     config_type = MultitaskConfig
-    reads_classes: ClassVar[bool] = True
-    reads_pixels: ClassVar[bool] = True
+    reads: ClassVar[Heads] = Heads(classes=True, pixels=True)
 
     config: MultitaskConfig
 

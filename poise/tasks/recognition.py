@@ -3,50 +3,38 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from poise.configs.classify import ClassifyViewsConfig
 from poise.configs.errors import ConfigError
-from poise.data import VOID, DataError, Normalise, Samples, SampleSplits, SceneView, ShuffledBatches, View
+from poise.data import VOID, DataError, Samples, SampleSplits, SceneView, ShuffledBatches, View
 from poise.data.encoded_pictures import Encoded
 from poise.models import Predictions, ResNet, multiscale_probabilities, sliding_logits
-from poise.objectives import confusion_matrix, correct_within, mean_iou, pixel_accuracy
+from poise.objectives import confusion_matrix, mean_iou, pixel_accuracy
 from poise.report import Page
 from poise.tasks.base import Measures, Task
-from poise.tasks.labelled import fingerprint, read_labelled, saved_samples
+from poise.tasks.labelled import fingerprint
 from poise.tasks.recognition_analysis import analyse
+from poise.tasks.recognition_measures import quality, summed, weighted_loss
 from poise.tasks.recognition_networks import Network, build_network, start_from
 from poise.tasks.recognition_report import build_page
+from poise.tasks.recognition_samples import Heads, Seen, read_pictures
 from poise.tasks.recognition_views import Batch, PlainBatches, batch_of, classification_view, normalisation, scene_view
 from poise.tasks.run_folder import RunFolder
 from poise.tasks.weights import load_weights
 
-WITHIN = 5  # of which predictions one must be right, for top-5 accuracy
 DECODING_WORKERS = 2
-LISTED = 12  # class names in a message
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What the network was built for: kept with a run, so that it opens without its data."""
-
-    channels: int
-    class_names: tuple[str, ...] | None
-    pixel_names: tuple[str, ...] | None
-    normalise: Normalise
 
 
 class RecognitionTask(Task):
     """Minimises the cross-entropy of one head or both; validates on the validation pictures, else on those of the test.
 
-    A subclass says which heads it has, `reads_classes` and `reads_pixels`, and what their losses weigh.
+    A subclass says which heads it has and what their losses weigh.
     """
 
     quality_names: ClassVar[Mapping[str, str]] = {
@@ -61,8 +49,8 @@ class RecognitionTask(Task):
             ("spectral_radius", "spectral radius, largest"),
         )
     }
-    reads_classes: ClassVar[bool] = False
-    reads_pixels: ClassVar[bool] = False
+    reads: ClassVar[Heads]
+    """What it predicts."""
 
     model: Network
 
@@ -87,9 +75,9 @@ class RecognitionTask(Task):
     @classmethod
     def create(cls, config: Any, folder: RunFolder | None = None) -> Self:
         """Read the samples and draw the weights, or take stem and trunk from another run."""
-        samples = cls._read(config)
+        samples = read_pictures(config.data, cls.reads)
         torch.manual_seed(config.seed)
-        task = cls(config, Seen(*cls._told_apart(samples.train), normalisation(config.views.normalise, samples.train)))
+        task = cls(config, Seen.of(samples.train, cls.reads, normalisation(config.views.normalise, samples.train)))
         task.__dict__["samples"] = samples
         if config.init_from is not None and folder is None:  # a resumed run has weights of its own
             start_from(task.model, config.init_from)
@@ -99,73 +87,23 @@ class RecognitionTask(Task):
     @classmethod
     def open(cls, config: Any, folder: RunFolder) -> Self:
         """Load the weights."""
-        channels, classes, pixels, mean, std = saved_samples(
-            folder, "channels", "class_names", "pixel_names", "mean", "std"
-        )
-        class_names, pixel_names = (None if kind is None else tuple(kind) for kind in (classes, pixels))
-        task = cls(config, Seen(channels, class_names, pixel_names, Normalise(tuple(mean), tuple(std))))
+        task = cls(config, Seen.read(folder))
         load_weights(task.model, folder)
         return task
 
     def save_inference(self, folder: RunFolder) -> None:
         """Write what the network was built for."""
-        seen = self.seen
-        kept = {
-            "channels": seen.channels,
-            "class_names": seen.class_names,
-            "pixel_names": seen.pixel_names,
-            "mean": seen.normalise.mean,
-            "std": seen.normalise.std,
-        }
-        folder.write_json(folder.samples, kept)
+        self.seen.write(folder)
 
     # Samples ----------------------------------------------------------------------------------------------------------
 
     @cached_property
     def samples(self) -> SampleSplits[Any]:
         """The samples, read when they are first asked for; a ConfigError where the network was made for others."""
-        found = self._read(self.config)
-        channels, *names = self._told_apart(found.train)
-        path, seen = self.config.data.path, self.seen
-        if channels != seen.channels:
-            raise ConfigError(
-                f"the pictures of {path!r} have {channels} channels and the network reads {seen.channels}; pass a set "
-                "like the one it was trained on."
-            )
-        for given, own in zip(names, (seen.class_names, seen.pixel_names), strict=True):
-            if given != own:
-                raise ConfigError(
-                    f"{path!r} has the classes {_listed(given)} and the network names {_listed(own)}; pass a set like "
-                    "the one it was trained on."
-                )
+        data = self.config.data
+        found = read_pictures(data, self.reads)
+        self.seen.refuse_others(found.train, self.reads, data.path)
         return found
-
-    @classmethod
-    def _told_apart(cls, train: Samples[Any]) -> tuple[int, tuple[str, ...] | None, tuple[str, ...] | None]:
-        """Return what a network for these samples is built for: channels, and the classes of each head."""
-        whole = train.scene_names if cls.reads_pixels else train.class_names
-        return (
-            train.inputs.shape[1],
-            whole if cls.reads_classes else None,
-            train.class_names if cls.reads_pixels else None,
-        )
-
-    @classmethod
-    def _read(cls, config: Any) -> SampleSplits[Any]:
-        found = read_labelled(config.data)
-        train, path = found.train, config.data.path
-        if isinstance(train.inputs, tuple) or len(train.inputs.shape) != 4:
-            raise ConfigError(f"the samples of {path!r} are no pictures, or several kinds at once; name pictures.")
-        if cls.reads_pixels and not train.per_pixel:
-            others = "scenes" if cls.reads_classes else "scenes or camvid"
-            raise ConfigError(
-                f"{path!r} has a class each and none at each pixel; run poise train classify, or pass {others}."
-            )
-        if cls.reads_classes and train.per_pixel and train.scene_labels is None:
-            raise ConfigError(
-                f"{path!r} has a class at each pixel and none of the whole; run poise train segment, or pass scenes."
-            )
-        return found if cls.reads_pixels else found.by_scene()
 
     def _try_a_batch(self) -> None:
         """Refuse views and pictures that do not fit the network before a run begins."""
@@ -204,7 +142,7 @@ class RecognitionTask(Task):
         size, seed = self.config.data.batch_size, self.config.seed
         batches = ShuffledBatches(self.samples.train, size, seed, self.training_view, rank, world_size)
         inputs, labels, *scenes = batches(index)
-        return batch_of(inputs, labels, scenes[0] if scenes else None, self.reads_classes, self.reads_pixels)
+        return batch_of(inputs, labels, scenes[0] if scenes else None, self.reads)
 
     @property
     def validated(self) -> Samples[Any]:
@@ -213,13 +151,7 @@ class RecognitionTask(Task):
 
     def plain(self, samples: Samples[Any]) -> PlainBatches:
         """Return samples in batches, as they are measured."""
-        return PlainBatches(
-            samples,
-            self.seen.normalise,
-            self.config.data.eval_batch_size,
-            classes=self.reads_classes,
-            pixels=self.reads_pixels,
-        )
+        return PlainBatches(samples, self.seen.normalise, self.config.data.eval_batch_size, self.reads)
 
     def evaluation_batches(self, split: str) -> PlainBatches | None:
         """Return the pictures of a split; where the set has none to validate on, its test is what `valid` means."""
@@ -235,11 +167,11 @@ class RecognitionTask(Task):
 
     def predict_whole(self, x: Tensor) -> Predictions:
         """Return the same by windows, where the settings ask for them."""
-        window = self.config.full_resolution.window if self.reads_pixels else None
+        window = self.config.full_resolution.window if self.reads.pixels else None
         if window is None or isinstance(self.model, ResNet):
             return self.predict(x)
         pixels = sliding_logits(self.model.segment, x, window, self.config.full_resolution.overlap)
-        return Predictions(self.model.classify(x) if self.reads_classes else None, pixels)
+        return Predictions(self.model.classify(x) if self.reads.classes else None, pixels)
 
     def trunk(self, batch: Batch) -> Tensor:
         """Return the features before the heads, flat."""
@@ -249,64 +181,21 @@ class RecognitionTask(Task):
 
     def training_loss(self, batch: Batch) -> tuple[Tensor, Measures]:
         """Return the weighted cross-entropies, each of them, and the accuracy on the batch."""
-        x, labels, pixels = batch
-        predictions = self.predict(x)
         smoothing = getattr(self.config, "label_smoothing", 0.0)
-        weights = self.loss_weights()
-        total = x.new_zeros(())
-        measures: Measures = {}
-        if predictions.classes is not None and labels is not None:
-            loss = F.cross_entropy(predictions.classes, labels, label_smoothing=smoothing)
-            total = total + weights[0] * loss
-            measures["class_loss"] = loss.detach()
-            measures["batch_accuracy"] = partial(_share, predictions.classes.detach(), labels)
-        if predictions.pixels is not None and pixels is not None:
-            loss = pixel_loss(predictions.pixels, pixels)
-            total = total + weights[1] * loss
-            measures["pixel_loss"] = loss.detach()
-        return total, measures
+        return weighted_loss(self.predict(batch[0]), batch, self.loss_weights(), smoothing)
 
     def evaluation_sums(self, batch: Batch) -> dict[str, Tensor]:
         """Return confusion matrices and summed losses."""
-        x, labels, pixels = batch
-        predictions = self.predict_whole(x)
-        sums: dict[str, Tensor] = {}
-        if predictions.classes is not None and labels is not None:
-            logits = predictions.classes.float()
-            sums["classes"] = confusion_matrix(logits.argmax(dim=1), labels, logits.shape[1])
-            sums["class_loss"] = F.cross_entropy(logits, labels, reduction="sum")
-            if logits.shape[1] > WITHIN:
-                sums["within"] = correct_within(logits, labels, WITHIN)
-        if predictions.pixels is not None and pixels is not None:
-            logits = predictions.pixels.float()
-            sums["pixels"] = confusion_matrix(logits.argmax(dim=1), pixels, logits.shape[1], VOID)
-            counted = (pixels != VOID).sum()
-            sums["pixel_loss"] = pixel_loss(logits, pixels) * counted
-        return sums
+        return summed(self.predict_whole(batch[0]), batch)
 
     def quality(self, sums: Mapping[str, Tensor], split: str) -> dict[str, float]:
         """Return accuracies, mean IoU, and the loss that training minimises."""
-        name = "val" if split == "valid" else split
         self.confusion = {kind: sums[kind] for kind in ("classes", "pixels") if kind in sums}
-        found: dict[str, float] = {}
-        losses: list[float] = []
-        for kind, weight in zip(("class", "pixel"), self.loss_weights(), strict=True):
-            matrix = sums.get("classes" if kind == "class" else "pixels")
-            if matrix is None:
-                continue
-            losses.append(weight * float(sums[f"{kind}_loss"] / matrix.sum()))
-            if kind == "class":
-                found[f"{name}_accuracy"] = pixel_accuracy(matrix)
-                if "within" in sums:
-                    found[f"{name}_top5_accuracy"] = float(sums["within"] / matrix.sum())
-            else:
-                found[f"{name}_mean_iou"] = mean_iou(matrix)
-                found[f"{name}_pixel_accuracy"] = pixel_accuracy(matrix)
-        return {**found, f"{name}_loss": sum(losses)}
+        return quality(sums, self.loss_weights(), "val" if split == "valid" else split)
 
     def assess(self) -> dict[str, float]:
         """Return mean IoU over pictures at several scales, where the settings name some."""
-        if not self.reads_pixels or isinstance(self.model, ResNet) or not self.config.full_resolution.scales:
+        if not self.reads.pixels or isinstance(self.model, ResNet) or not self.config.full_resolution.scales:
             return {}
         full = self.config.full_resolution
         batches = self.evaluation_batches("test") or self.evaluation_batches("valid")
@@ -348,18 +237,3 @@ class RecognitionTask(Task):
     def build_page(self, folder: RunFolder) -> Page:
         """Return the report."""
         return build_page(folder)
-
-
-def pixel_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean cross-entropy over the pixels that are not void; 0 where all of them are."""
-    total = F.cross_entropy(logits, labels, ignore_index=VOID, reduction="sum")
-    return total / (labels != VOID).sum().clamp_min(1)
-
-
-def _listed(names: Sequence[str] | None) -> str:
-    names = names or ()
-    return ", ".join(names) if len(names) <= LISTED else f"{', '.join(names[:LISTED])} and {len(names) - LISTED} more"
-
-
-def _share(logits: Tensor, labels: Tensor) -> float:
-    return float((logits.argmax(dim=1) == labels).float().mean())

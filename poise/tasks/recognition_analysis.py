@@ -40,9 +40,9 @@ def analyse(task: RecognitionTask) -> dict[str, Any]:
             matrix = task.confusion[kind]
             scores = [astuple(score) for score in class_scores(matrix.long(), names)]
             found[kind] = {"names": list(names), "matrix": matrix.long().tolist(), "scores": scores}
-    if task.reads_classes:
+    if task.reads.classes:
         found["pictures"] = _pictures(task)
-    if task.reads_pixels:
+    if task.reads.pixels:
         found["scenes"] = _scenes(task)
     if isinstance(task.model, MDEQ):
         found |= {"budgets": _budgets(task, task.model), "residual_maps": _residual_maps(task, task.model)}

@@ -25,6 +25,7 @@ from poise.data import (
     View,
 )
 from poise.data.views.published import CIFAR10, IMAGENET
+from poise.tasks.recognition_samples import Heads
 
 MEASURED = 1000  # training pictures whose mean and deviation pictures are normalised by
 AT_ONCE = 20  # decoded, since pictures may be large
@@ -78,23 +79,22 @@ def _colours(strength: float) -> tuple[View, ...]:
     return (ColourJitter(strength, strength, strength, 0.0, probability=1.0),) if strength else ()
 
 
-def batch_of(inputs: Tensor, labels: Tensor, scenes: Tensor | None, classes: bool, pixels: bool) -> Batch:
+def batch_of(inputs: Tensor, labels: Tensor, scenes: Tensor | None, heads: Heads) -> Batch:
     """Return a batch with the labels that a task looks at; `labels` are label maps where it looks at pixels."""
     inputs = inputs.contiguous(memory_format=torch.channels_last)
-    if not pixels:
+    if not heads.pixels:
         return inputs, labels, None
-    return inputs, scenes if classes else None, labels
+    return inputs, scenes if heads.classes else None, labels
 
 
 class PlainBatches(Sequence[Any]):
     """All samples in their order, `size` at a time, normalised; made when asked for."""
 
-    def __init__(self, samples: Samples[Any], normalise: Normalise, size: int, *, classes: bool, pixels: bool) -> None:
+    def __init__(self, samples: Samples[Any], normalise: Normalise, size: int, heads: Heads) -> None:
         self.samples = samples
         self.normalise = normalise
         self.size = size
-        self.classes = classes
-        self.pixels = pixels
+        self.heads = heads
 
     def __len__(self) -> int:
         return -(-len(self.samples) // self.size)
@@ -103,4 +103,4 @@ class PlainBatches(Sequence[Any]):
         if not 0 <= place < len(self):
             raise IndexError(place)
         part = self.samples.select(slice(place * self.size, (place + 1) * self.size))
-        return batch_of(self.normalise(part.inputs), part.labels, part.scene_labels, self.classes, self.pixels)
+        return batch_of(self.normalise(part.inputs), part.labels, part.scene_labels, self.heads)

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from poise.configs.segment import SegmentConfig
 from poise.tasks.recognition import RecognitionTask
+from poise.tasks.recognition_samples import Heads
 
 
 class SegmentTask(RecognitionTask):
@@ -13,7 +14,7 @@ class SegmentTask(RecognitionTask):
 
     task_name = "segment"
     config_type = SegmentConfig
-    reads_pixels: ClassVar[bool] = True
+    reads: ClassVar[Heads] = Heads(pixels=True)
 
     config: SegmentConfig
 
