@@ -52,21 +52,17 @@ def analyse(task: RecognitionTask) -> dict[str, Any]:
 
 
 def _batches(task: RecognitionTask, most: int) -> Iterator[Batch]:
-    """Return the first validation pictures on the task's device."""
-    batches = task.evaluation_batches("valid")
-    assert batches is not None
-    seen = 0
+    """Return validation pictures on the task's device, spread evenly over all: neighbours may be much alike."""
+    samples = task.validated
+    places = torch.linspace(0, len(samples) - 1, min(most, len(samples))).round().long()
+    batches = task.plain(samples.restrict(places))
     for place in range(len(batches)):
         x, labels, pixels = batches[place]
-        kept = most - seen
-        seen += len(x)
         yield (
-            x[:kept].to(task.device),
-            None if labels is None else labels[:kept].to(task.device),
-            None if pixels is None else pixels[:kept].to(task.device),
+            x.to(task.device),
+            None if labels is None else labels.to(task.device),
+            None if pixels is None else pixels.to(task.device),
         )
-        if seen >= most:
-            return
 
 
 def _pictures(task: RecognitionTask) -> dict[str, Any]:

@@ -196,6 +196,8 @@ def _equilibrium(
             )
         )
     if radius := analysis.get("spectral_radius"):
-        caption = f"Spectral radius of the cell's Jacobian at the equilibria of {radius['pictures']} pictures"
-        blocks.append(Table(("mean", "largest"), [(radius["mean"], radius["largest"])], caption))
+        blocks.append(
+            f"The cell's Jacobian at the equilibria of {radius['pictures']} pictures has a spectral radius of "
+            f"{radius['mean']:.2f} in the mean and {radius['largest']:.2f} at most."
+        )
     return [*blocks, *statuses(summary)]
