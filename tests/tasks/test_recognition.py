@@ -54,7 +54,7 @@ EQUILIBRIUM = (
     "Residual against evaluations",
     "Where the equilibrium converges slowly",
     "Evaluations a picture",
-    "Spectral radius of the cell",
+    "has a spectral radius of",
 )
 
 
