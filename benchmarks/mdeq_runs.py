@@ -57,7 +57,6 @@ SETS: dict[str, tuple[Entry, ...]] = {
     ),
 }
 KEPT = (
-    "data",
     "parameters",
     "steps",
     "training_samples",
