@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from poise.configs.base import PretrainingConfig, RegularizationConfig, SolverConfig
 from poise.configs.classify import ClassifyViewsConfig
+from poise.configs.multitask import MultitaskLossConfig
 from poise.configs.recognition import FullResolutionConfig
 from poise.configs.samples import SamplesConfig
 from poise.configs.segment import SegmentViewsConfig
@@ -102,11 +103,12 @@ def test_segment_learns_and_shows_it(tmp_path, scenes):
 
 
 def test_multitask_trains_both_heads_on_one_trunk(tmp_path):
-    folder, summary = trained(MultitaskTask, multitask(25, limit=32), tmp_path)  # few scenes, which it soon knows
+    settings = multitask(25, limit=32, loss=MultitaskLossConfig(classes=1.0, pixels=3.0))
+    folder, summary = trained(MultitaskTask, settings, tmp_path)  # few scenes, which it soon knows
     for name in ("class_loss", "pixel_loss"):
         assert sum(losses(folder, name)[-5:]) < 0.7 * sum(losses(folder, name)[:5])
     rows = [row for row in folder.read_metrics() if "class_loss" in row]
-    assert all(row["loss"] == pytest.approx(row["class_loss"] + row["pixel_loss"], rel=1e-5) for row in rows)
+    assert all(row["loss"] == pytest.approx(row["class_loss"] + 3 * row["pixel_loss"], rel=1e-5) for row in rows)
     assert summary["validated_on"] == "valid" and summary["validation_samples"] == 250
     measures = {"val_accuracy", "val_top5_accuracy", "val_mean_iou", "val_pixel_accuracy", "val_loss"}
     assert measures == {name for name in summary if name.startswith("val_")} <= set(MultitaskTask.quality_names)
