@@ -13,7 +13,7 @@ from poise.configs.base import (
     require,
     require_positive,
 )
-from poise.configs.recognition import MultiscaleConfig
+from poise.configs.recognition import ADJOINT, EVAL_SOLVER, REGULARIZATION, SOLVER, MultiscaleConfig
 from poise.configs.samples import SamplesConfig
 
 
@@ -79,13 +79,13 @@ class ClassifyConfig:
     """network"""
     label_smoothing: float = 0.0
     """part of the target that is spread over all classes"""
-    solver: SolverConfig = SolverConfig(name="anderson", rtol=None, max_steps=5, form="type2", history=5)
+    solver: SolverConfig = SOLVER
     """solver in training; a fixed budget, as published for pictures"""
-    eval_solver: SolverConfig = SolverConfig(name="anderson", rtol=1e-3, max_steps=30, form="type2", history=5)
+    eval_solver: SolverConfig = EVAL_SOLVER
     """solver of validation"""
-    adjoint: AdjointConfig = AdjointConfig(name="phantom", steps=3)
+    adjoint: AdjointConfig = ADJOINT
     """gradient of the equilibrium"""
-    regularization: RegularizationConfig = RegularizationConfig(jacobian_weight=0.4, jacobian_frequency=0.1)
+    regularization: RegularizationConfig = REGULARIZATION
     """what keeps equilibria easy to find; without it training residuals rise tenfold (trial)"""
     pretraining: PretrainingConfig = PretrainingConfig()
     """shallow training at first"""

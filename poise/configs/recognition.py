@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from poise.configs.base import require, require_positive
+from poise.configs.base import AdjointConfig, RegularizationConfig, SolverConfig, require, require_positive
+
+# In training a fixed budget, as published for pictures.
+SOLVER = SolverConfig(name="anderson", rtol=None, max_steps=5, form="type2", history=5)
+EVAL_SOLVER = SolverConfig(name="anderson", rtol=1e-3, max_steps=30, form="type2", history=5)
+ADJOINT = AdjointConfig(name="phantom", steps=3)
+# Without the penalty the residuals of training rise tenfold (trial).
+REGULARIZATION = RegularizationConfig(jacobian_weight=0.4, jacobian_frequency=0.1)
 
 
 @dataclass(frozen=True)

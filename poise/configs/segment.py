@@ -12,7 +12,14 @@ from poise.configs.base import (
     TrainerConfig,
     require,
 )
-from poise.configs.recognition import FullResolutionConfig, MultiscaleConfig
+from poise.configs.recognition import (
+    ADJOINT,
+    EVAL_SOLVER,
+    REGULARIZATION,
+    SOLVER,
+    FullResolutionConfig,
+    MultiscaleConfig,
+)
 from poise.configs.samples import SamplesConfig
 
 
@@ -61,13 +68,13 @@ class SegmentConfig:
     """network"""
     full_resolution: FullResolutionConfig = FullResolutionConfig()
     """whole pictures"""
-    solver: SolverConfig = SolverConfig(name="anderson", rtol=None, max_steps=5, form="type2", history=5)
+    solver: SolverConfig = SOLVER
     """solver in training; a fixed budget, as published for pictures"""
-    eval_solver: SolverConfig = SolverConfig(name="anderson", rtol=1e-3, max_steps=30, form="type2", history=5)
+    eval_solver: SolverConfig = EVAL_SOLVER
     """solver of validation"""
-    adjoint: AdjointConfig = AdjointConfig(name="phantom", steps=3)
+    adjoint: AdjointConfig = ADJOINT
     """gradient of the equilibrium"""
-    regularization: RegularizationConfig = RegularizationConfig(jacobian_weight=0.4, jacobian_frequency=0.1)
+    regularization: RegularizationConfig = REGULARIZATION
     """what keeps equilibria easy to find; without it training residuals rise tenfold (trial)"""
     pretraining: PretrainingConfig = PretrainingConfig()
     """shallow training at first"""

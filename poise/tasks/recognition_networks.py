@@ -34,25 +34,10 @@ def build_network(
     pixel_classes: int | None,
 ) -> Network:
     """Return the network with fresh weights and the heads that are asked for, in channels-last."""
-    # Convolutions are faster with the channels last.
-    found: Any = _network(model, solver, eval_solver, adjoint, in_channels, classes, pixel_classes)
-    return found.to(memory_format=torch.channels_last)
-
-
-def _network(
-    model: MultiscaleConfig,
-    solver: SolverConfig,
-    eval_solver: SolverConfig,
-    adjoint: AdjointConfig,
-    in_channels: int,
-    classes: int | None,
-    pixel_classes: int | None,
-) -> Network:
     if isinstance(model, ClassifierConfig) and model.kind == "resnet":
         stem = model.resnet_stem
-        return ResNet(
-            BasicBlock, model.blocks, width=model.width, in_channels=in_channels, n_classes=classes, stem=stem
-        )
+        options: dict[str, Any] = {"width": model.width, "in_channels": in_channels, "n_classes": classes, "stem": stem}
+        return _laid_out(ResNet(BasicBlock, model.blocks, **options))
     architecture = Architecture(
         model.channels,
         expansion=model.expansion,
@@ -64,16 +49,20 @@ def _network(
         head_width=model.head_width,
         head_features=model.head_features,
     )
-    heads = {"classes": classes, "pixel_classes": pixel_classes}
+    heads: dict[str, Any] = {"classes": classes, "pixel_classes": pixel_classes}
     if model.kind == "explicit":
-        return MultiscaleNet(architecture, model.layers, **heads)
-    return MDEQ(
-        architecture,
-        **heads,
-        solver=build_solver(solver),
-        adjoint=build_adjoint(adjoint),
-        eval_solver=build_solver(eval_solver),
-    )
+        return _laid_out(MultiscaleNet(architecture, model.layers, **heads))
+    solving: dict[str, Any] = {
+        "solver": build_solver(solver),
+        "adjoint": build_adjoint(adjoint),
+        "eval_solver": build_solver(eval_solver),
+    }
+    return _laid_out(MDEQ(architecture, **heads, **solving))
+
+
+def _laid_out(network: Any) -> Any:
+    # Convolutions are faster with the channels last.
+    return network.to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
