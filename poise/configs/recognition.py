@@ -9,7 +9,7 @@ from poise.configs.base import AdjointConfig, RegularizationConfig, SolverConfig
 SOLVER = SolverConfig(name="anderson", rtol=None, max_steps=5, form="type2", history=5)
 EVAL_SOLVER = SolverConfig(name="anderson", rtol=1e-3, max_steps=30, form="type2", history=5)
 ADJOINT = AdjointConfig(name="phantom", steps=3)
-# Without the penalty the residuals of training rise tenfold (trial).
+# Residuals of training were lower with the penalty on digits, 0.02 against 0.06 (trial).
 REGULARIZATION = RegularizationConfig(jacobian_weight=0.4, jacobian_frequency=0.1)
 
 
