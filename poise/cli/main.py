@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 import poise
 from poise.cli.errors import DONE, FAILED, INTERRUPTED, USAGE, MissingPackages, UsageError
+from poise.cli.memory import keep_freed_memory
 from poise.cli.table import COMMANDS, TASKS, TRAIN_PACKAGES, load
 from poise.configs.errors import ConfigError
 from poise.configs.fields import nearest
@@ -68,6 +69,7 @@ def _dispatch(arguments: list[str]) -> int:
         return DONE
     if verb not in COMMANDS:
         raise UsageError(f"there is no command {verb!r}{nearest(verb, list(COMMANDS))}")
+    keep_freed_memory()
     return load(COMMANDS[verb].function)(rest)
 
 

@@ -112,9 +112,9 @@ class ClassificationHead(nn.Module):
         out = [each * Bottleneck.expansion for each in widths]
         self.increase = nn.ModuleList(Bottleneck(*sizes) for sizes in zip(channels, widths, strict=True))
         self.down = nn.ModuleList(
-            nn.Sequential(*convolution(before, after, 3, 2), nn.ReLU()) for before, after in pairwise(out)
+            nn.Sequential(*convolution(before, after, 3, 2), nn.ReLU(inplace=True)) for before, after in pairwise(out)
         )
-        self.final = nn.Sequential(*convolution(out[-1], features, 1), nn.ReLU())
+        self.final = nn.Sequential(*convolution(out[-1], features, 1), nn.ReLU(inplace=True))
         self.linear = nn.Linear(features, classes)
         init_convolutions(self)
 
@@ -135,7 +135,7 @@ class SegmentationHead(nn.Module):
     def __init__(self, channels: tuple[int, ...], classes: int) -> None:
         super().__init__()
         width = sum(channels)
-        self.mix = nn.Sequential(*convolution(width, width, 1), nn.ReLU())
+        self.mix = nn.Sequential(*convolution(width, width, 1), nn.ReLU(inplace=True))
         self.linear = nn.Conv2d(width, classes, 1)
         init_convolutions(self)
 
@@ -156,7 +156,10 @@ def build_stem(in_channels: int, width: int, downsamplings: int) -> nn.Sequentia
     """Return two 3x3 convolutions with batch norm and ReLU, the first `downsamplings` of them of stride 2."""
     first, second = (2 if place < downsamplings else 1 for place in range(2))
     stem = nn.Sequential(
-        *convolution(in_channels, width, 3, first), nn.ReLU(), *convolution(width, width, 3, second), nn.ReLU()
+        *convolution(in_channels, width, 3, first),
+        nn.ReLU(inplace=True),
+        *convolution(width, width, 3, second),
+        nn.ReLU(inplace=True),
     )
     init_convolutions(stem)
     return stem

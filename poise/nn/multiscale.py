@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -97,12 +96,13 @@ class ResidualBlock(nn.Module):
 
     def forward(self, z: Tensor, injection: Tensor | None, mask: Tensor | None) -> Tensor:
         """Return (B, channels, H, W), the shape of all that is given."""
-        residual = self.narrow(torch.relu(self.norm_inside(self.widen(z))))
+        # In place: norms keep their input, not their output, and new memory costs as much as the arithmetic.
+        residual = self.narrow(self.norm_inside(self.widen(z)).relu_())
         if mask is not None:
             residual = residual * mask
         if injection is not None:
             residual = residual + injection
-        return self.norm_out(torch.relu(z + self.norm_residual(residual)))
+        return self.norm_out((z + self.norm_residual(residual)).relu_())
 
 
 class Merge(nn.Module):
@@ -139,7 +139,7 @@ class Merge(nn.Module):
             above = part if above is None else part + doubled(above, part)
         if above is not None:
             total = total + doubled(above, total)
-        return self.norm(self.mixer(torch.relu(total)))
+        return self.norm(self.mixer(total.relu_()))  # a sum of this call, or of one scale the norm's output
 
 
 def group_norm(groups: int, channels: int, gain: float) -> nn.GroupNorm:
@@ -154,7 +154,7 @@ def downsampling(channels: tuple[int, ...], groups: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, after in pairwise(channels):
         if layers:
-            layers.append(nn.ReLU())
+            layers.append(nn.ReLU(inplace=True))
         layers += [nn.Conv2d(before, after, 3, 2, padding=1, bias=False), nn.GroupNorm(groups, after)]
     return nn.Sequential(*layers)
 

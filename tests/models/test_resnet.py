@@ -1,12 +1,14 @@
 """ResNets: the published sizes, what each stem does, and a head only where one is asked for."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from poise.models import resnet18, resnet34, resnet50
-from poise.models.resnet import BasicBlock, Bottleneck, ResNet
+from poise.models.resnet import BasicBlock, Bottleneck, Projection, ResNet
 
 
 def size(model):
@@ -83,3 +85,31 @@ def test_what_is_no_network_is_refused():
         resnet18(stem="cifar10")
     with pytest.raises(ValueError, match="width=0"):
         resnet18(width=0)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 7, 8])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_projection_is_the_strided_convolution_and_so_is_its_gradient(channels, stride):
+    torch.manual_seed(0)
+    projection = Projection(channels, 5, stride).double()
+    x, weight = torch.randn(2, channels, 9, 8, dtype=torch.float64), projection.weight.detach().clone().requires_grad_()
+    found, wanted = projection(x), F.conv2d(x, weight, stride=stride)
+    assert torch.allclose(found, wanted, rtol=1e-12, atol=1e-12)
+    cotangent = torch.randn_like(wanted)
+    found.backward(cotangent)
+    wanted.backward(cotangent)
+    assert torch.allclose(projection.weight.grad, weight.grad, rtol=1e-12, atol=1e-12)
+
+
+def test_narrow_networks_train_in_channels_last():
+    """Strided 1x1 convolutions of so few channels wrote past their gradient: garbage, or the end of the process."""
+    torch.manual_seed(0)
+    plain = resnet18(width=4, stem="cifar", n_classes=3)
+    last = copy.deepcopy(plain).to(memory_format=torch.channels_last)
+    x, labels = torch.randn(4, 3, 32, 32), torch.randint(3, (4,))
+    for model, pictures in ((plain, x), (last, x.contiguous(memory_format=torch.channels_last))):
+        for _ in range(3):
+            model.zero_grad()
+            F.cross_entropy(model(pictures), labels).backward()
+    for one, other in zip(plain.parameters(), last.parameters(), strict=True):
+        assert torch.allclose(one.grad, other.grad, rtol=1e-3, atol=1e-4)

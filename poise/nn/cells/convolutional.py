@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from poise.nn.cells.views import Views, each_view
@@ -38,5 +37,5 @@ class ConvCell(nn.Module):
 
     def forward(self, z: Tensor, context: Tensor) -> Tensor:
         """Evaluate the cell once; z and context are (batch, channels, height, width)."""
-        hidden = torch.relu(self.norm_first(self.first(z)))
-        return self.norm_state(torch.relu(z + self.norm_second(self.second(hidden) + context)))
+        hidden = self.norm_first(self.first(z)).relu_()
+        return self.norm_state((z + self.norm_second(self.second(hidden) + context)).relu_())
