@@ -1,11 +1,13 @@
 """What does multiscale DEQ cost: bytes of the block, the solver beside its cell, training time, one full picture?
 
-`python -m benchmarks.mdeq_costs [--markdown] [--json FILE]` (about ten minutes on one thread; Linux)
+`python -m benchmarks.mdeq_costs [--parts NAME ...] [--markdown] [--json FILE]` (about ten minutes on one thread; Linux;
+a part alone, with `--parts`, leaves the others in the result as they were)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,6 +21,7 @@ from benchmarks.overhead import EVALUATIONS, measured
 from benchmarks.peers import Torchdeq
 from benchmarks.results import markdown
 from poise import Phantom, Picard, Unrolled
+from poise.cli.memory import keep_freed_memory
 from poise.fixed_point import Adjoint
 from poise.models import MDEQ
 from poise.models.mdeq import ADJOINT, PRESETS, SOLVER
@@ -124,15 +127,16 @@ def overheads(rounds: int) -> list[dict[str, Any]]:
     return [entry for layout in LAYOUTS for entry in measured(small_cell(layout), rounds, solvers=solvers, peers=peers)]
 
 
-def measure(rounds: int) -> dict[str, Any]:
-    """Measure everything and return the result."""
-    return {
-        "rounds": rounds,
-        "bytes": {"rule": BYTES_RULE, "blocks": block_bytes()},
-        "overhead": {"rule": OVERHEAD_RULE, "solves": overheads(rounds)},
-        "training": mdeq_training.measure(rounds),
-        "picture": full_picture.measure(),
+def measure(rounds: int, parts: Sequence[str], known: dict[str, Any]) -> dict[str, Any]:
+    """Measure these parts and return the result, the others as they are known."""
+    measured: dict[str, Callable[[], dict[str, Any]]] = {
+        "bytes": lambda: {"rule": BYTES_RULE, "blocks": block_bytes()},
+        "overhead": lambda: {"rule": OVERHEAD_RULE, "solves": overheads(rounds)},
+        "training": lambda: mdeq_training.measure(rounds),
+        "picture": full_picture.measure,
     }
+    found = {name: make() if name in parts else known.get(name) for name, make in measured.items()}
+    return {"rounds": rounds, **{name: part for name, part in found.items() if part is not None}}
 
 
 def bytes_table(content: dict[str, Any]) -> str:
@@ -199,13 +203,13 @@ SECTIONS = {
 
 def table(content: dict[str, Any]) -> str:
     """Return the four tables, each with its verdict after it."""
-    sections = SECTIONS.items()
+    sections = [(name, section) for name, section in SECTIONS.items() if name in content]
     return "\n\n".join(part for name, section in sections for part in (make(content[name]) for make in section))
 
 
 def report(content: dict[str, Any]) -> tuple[str, ...]:
     """Return every table with its rule before it and its verdict after it."""
-    sections = SECTIONS.items()
+    sections = [(name, section) for name, section in SECTIONS.items() if name in content]
     return tuple(
         part
         for name, section in sections
@@ -214,8 +218,12 @@ def report(content: dict[str, Any]) -> tuple[str, ...]:
 
 
 def main() -> None:
-    options = command.parser(__doc__, "mdeq_costs", rounds=7).parse_args()
-    command.run(options, partial(measure, options.rounds), table, report)
+    parser = command.parser(__doc__, "mdeq_costs", rounds=7)
+    parser.add_argument("--parts", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), help="these parts only")
+    options = parser.parse_args()
+    known = json.loads(options.json.read_text()) if options.json.is_file() else {}
+    keep_freed_memory()  # as every command does
+    command.run(options, partial(measure, options.rounds, options.parts, known), table, report)
 
 
 if __name__ == "__main__":

@@ -95,3 +95,8 @@ def test_the_committed_figures_keep_the_limits_that_they_are_said_to_keep():
     ours = [entry for entry in content["overhead"]["solves"] if entry["solver"] == mdeq_costs.OURS]
     assert len(ours) == len(mdeq_costs.LAYOUTS)
     assert max(entry["overhead"] for entry in ours) <= mdeq_costs.OVERHEAD_LIMIT
+
+
+def test_a_part_alone_leaves_the_others_as_they_were():
+    known = {"rounds": 7, "bytes": {"rule": "of before"}, "environment": {}}
+    assert mdeq_costs.measure(1, [], known) == {"rounds": 1, "bytes": {"rule": "of before"}}
