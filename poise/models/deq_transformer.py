@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -9,16 +10,20 @@ from poise.fixed_point.adjoints import Adjoint, Implicit
 from poise.fixed_point.solution import Solution
 from poise.fixed_point.solvers import Anderson, Solver
 from poise.models.transformer import init_weights
+from poise.nn.attention import Norm
 from poise.nn.cells.transformer import TransformerCell
 from poise.nn.equilibrium import Equilibrium
+from poise.nn.recall import Cache, Memory, Past
+from poise.nn.segments import Segment
 
 
 class DEQTransformer(nn.Module):
     """Embedding, equilibrium of one weight-tied causal block, and a head tied to the embedding.
 
     `vocab_size`: tokens. `d_model`, `n_heads`, `d_ff` (default 4 d_model): widths. `n_layers`: layers inside the tied
-    block. `dropout`: probability, masks drawn once a solve. The default solvers mix by prefix, so that no later token
-    moves an earlier state at any tolerance.
+    block. `dropout`: probability, masks drawn once a solve. `norm`, `span`: as in `TransformerCell`; the state is
+    normalised before the head where norm is "pre". The default solvers mix by prefix, so that no later token moves an
+    earlier state at any tolerance.
 
     >>> model = DEQTransformer(vocab_size=65, d_model=32, n_heads=4)
     >>> model(torch.zeros(1, 10, dtype=torch.long)).shape
@@ -34,24 +39,55 @@ class DEQTransformer(nn.Module):
         d_ff: int | None = None,
         dropout: float = 0.0,
         *,
+        norm: Norm = "post",
+        span: int | None = None,
         solver: Solver = Anderson(scope="prefix", rtol=1e-3, max_steps=40),
         adjoint: Adjoint = Implicit(),
         eval_solver: Solver | None = None,
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, d_model)
-        cell = TransformerCell(d_model, n_heads, n_layers, d_ff or 4 * d_model, dropout)
+        cell = TransformerCell(d_model, n_heads, n_layers, d_ff or 4 * d_model, dropout, norm=norm, span=span)
         self.equilibrium = Equilibrium(cell, solver, adjoint, eval_solver)
+        self.norm_head = nn.LayerNorm(d_model) if norm == "pre" else nn.Identity()
         init_weights(self)
 
     def forward(self, tokens: Tensor, z0: Tensor | None = None) -> Tensor:
         """Return logits (batch, length, vocab_size) of the next token, for tokens (batch, length)."""
         return self.head(self.solve(tokens, z0).state)
 
-    def solve(self, tokens: Tensor, z0: Tensor | None = None) -> Solution:
-        """Return the equilibrium of tokens (batch, length); its state is (batch, length, d_model)."""
-        return self.equilibrium.solve(self.embedding(tokens), z0)
+    def solve(self, tokens: Tensor, z0: Tensor | None = None, past: Past | None = None) -> Solution:
+        """Return the equilibrium of tokens (batch, length); its state is (batch, length, d_model).
+
+        `past`: what `read` or `decode` returned for the tokens before.
+        """
+        x = self.embedding(tokens)
+        return self.equilibrium.solve(x if past is None else Segment(x, past), z0)
+
+    def read(self, tokens: Tensor, past: Memory | None, memory: int) -> tuple[Tensor, Memory | None]:
+        """Return the equilibrium of a segment, and the memory of the last `memory` positions for the next one."""
+        solution = self.solve(tokens, past=past)
+        return solution.state, self.cell.remember(solution.state, solution.context, past, memory)
+
+    @torch.no_grad()
+    def decode(
+        self, tokens: Tensor, past: Cache | None = None, lengths: Tensor | None = None, window: int | None = None
+    ) -> tuple[Tensor, Cache]:
+        """Return the equilibrium of tokens after those in a cache, and the cache with them.
+
+        An equilibrium of earlier positions does not depend on later ones, so only the new positions are solved for.
+        `lengths` (batch,): of prompts of different lengths, padded at the right. `window`: how many positions one sees,
+        itself among them; None is all, and a past keeps its own.
+        """
+        before = Cache.empty(len(tokens), window, tokens.device) if past is None else past
+        solution = self.solve(tokens, past=before)
+        return solution.state, self.cell.cache(solution.state, solution.context, before, lengths)
 
     def head(self, state: Tensor) -> Tensor:
         """Return logits of a state, by the embedding's own weights."""
-        return F.linear(state, self.embedding.weight)
+        return F.linear(self.norm_head(state), self.embedding.weight)
+
+    @property
+    def cell(self) -> TransformerCell:
+        """The cell."""
+        return self.equilibrium.cell  # type: ignore[return-value]

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from poise.nn.attention import Rotary, TransformerBlock
+from poise.nn.attention import Norm, Rotary, TransformerBlock
+from poise.nn.recall import Cache, Memory, Past, cached, recall, remembered
 
 
 class TransformerLM(nn.Module):
-    """A causal Transformer language model of `n_layers` post-norm layers, its head tied to the embedding."""
+    """A causal Transformer language model of `n_layers` layers, its head tied to the embedding.
+
+    `norm`, `span`: as in `DEQTransformer`.
+    """
 
     def __init__(
         self,
@@ -19,13 +26,19 @@ class TransformerLM(nn.Module):
         n_layers: int = 4,
         d_ff: int | None = None,
         dropout: float = 0.0,
+        *,
+        norm: Norm = "post",
+        span: int | None = None,
     ) -> None:
         super().__init__()
         self.dropout = dropout
+        self.span = span
         self.embedding = nn.Embedding(vocab_size, d_model)
         self.norm_input = nn.LayerNorm(d_model)
         self.rotary = Rotary(d_model // n_heads)
-        self.blocks = nn.ModuleList(TransformerBlock(d_model, n_heads, d_ff or 4 * d_model) for _ in range(n_layers))
+        width = d_ff or 4 * d_model
+        self.blocks = nn.ModuleList(TransformerBlock(d_model, n_heads, width, norm) for _ in range(n_layers))
+        self.norm_head = nn.LayerNorm(d_model) if norm == "pre" else nn.Identity()
         init_weights(self)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -34,16 +47,42 @@ class TransformerLM(nn.Module):
 
     def encode(self, tokens: Tensor) -> Tensor:
         """Return the last layer's output (batch, length, d_model)."""
+        return self._layers(tokens, None)[-1]
+
+    def read(self, tokens: Tensor, past: Memory | None, memory: int) -> tuple[Tensor, Memory | None]:
+        """Return the output of a segment, and the memory of the last `memory` positions (Dai et al. 2019)."""
+        *inputs, output = self._layers(tokens, past)
+        return output, remembered(past, inputs, memory)
+
+    @torch.no_grad()
+    def decode(
+        self, tokens: Tensor, past: Cache | None = None, lengths: Tensor | None = None, window: int | None = None
+    ) -> tuple[Tensor, Cache]:
+        """Return the output of tokens after those in a cache, and the cache with them, as in `DEQTransformer`."""
+        before = Cache.empty(len(tokens), window, tokens.device) if past is None else past
+        *inputs, output = self._layers(tokens, before)
+        return output, cached(before, inputs, self._blocks, self.rotary, lengths)
+
+    def _layers(self, tokens: Tensor, past: Past | None) -> Sequence[Tensor]:
+        """Return what every layer reads, and the last one's output."""
         h = self.norm_input(self.embedding(tokens))
-        table = self.rotary(tokens.shape[1], h.dtype)
-        for block in self.blocks:
-            noise = block.draw_noise(h, self.dropout) if self.training and self.dropout else None  # type: ignore[operator]
-            h = block(h, table, None, noise)
-        return h
+        recalled = recall(h, past, self._blocks, self.rotary, self.span)
+        table = self.rotary.first(tokens.shape[1], h) if recalled is None else recalled.table
+        bias = None if recalled is None else recalled.bias
+        found = [h]
+        for place, block in enumerate(self._blocks):
+            noise = block.draw_noise(h, self.dropout) if self.training and self.dropout else None
+            before = None if recalled is None else recalled.of(place)
+            found.append(block(found[-1], table, None, noise, before, bias))
+        return found
+
+    @property
+    def _blocks(self) -> list[TransformerBlock]:
+        return list(self.blocks)  # type: ignore[arg-type]
 
     def head(self, state: Tensor) -> Tensor:
         """Return logits of a state, by the embedding's own weights."""
-        return F.linear(state, self.embedding.weight)
+        return F.linear(self.norm_head(state), self.embedding.weight)
 
 
 def init_weights(model: nn.Module) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poise.nn.noise import dropout_mask
+
+Table = tuple[Tensor, Tensor]  # cosines and sines, (..., length, head_dim / 2)
+Norm = Literal["post", "pre"]
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,17 @@ class Rotary(nn.Module):
         exponent = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
         self.register_buffer("inverse_frequency", base**-exponent, persistent=False)
 
-    def forward(self, length: int, dtype: torch.dtype) -> Tensor:
-        """Return the table of cosines and sines, (2, length, head_dim / 2)."""
-        positions = torch.arange(length, device=self.inverse_frequency.device, dtype=torch.float32)
-        angles = torch.outer(positions, self.inverse_frequency.float())
-        return torch.stack((angles.cos(), angles.sin())).to(dtype)
+    def forward(self, positions: Tensor, dtype: torch.dtype) -> Table:
+        """Return the table of positions (..., length)."""
+        angles = positions[..., None].float() * self.inverse_frequency.float()
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+    def first(self, length: int, like: Tensor) -> Table:
+        """Return the table of positions 0, 1, ..., of a tensor's dtype."""
+        return self(torch.arange(length, device=self.inverse_frequency.device), like.dtype)
 
 
-def rotate(x: Tensor, table: Tensor) -> Tensor:
+def rotate(x: Tensor, table: Table) -> Tensor:
     """Turn the pairs (first half, second half) of x (..., length, head_dim) by the table's angles."""
     cosine, sine = table
     first, second = x.chunk(2, dim=-1)
@@ -47,16 +54,22 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 
 
 class TransformerBlock(nn.Module):
-    """One post-norm causal layer: z -> LN(h + MLP(h)), h = LN(z + attention(z) + injection).
+    """One causal layer: attention and the input's injection, then two linear maps, each around a shortcut.
 
-    Vaswani et al. (2017); post-norm keeps the state's size, and so its Jacobian, bounded (Bai, Kolter and Koltun 2019).
+    `norm`: "post" is z -> LN(h + MLP(h)), h = LN(z + attention(z) + injection) (Vaswani et al. 2017), which keeps the
+    state's size, and so its Jacobian, bounded (Bai, Kolter and Koltun 2019). "pre" is h + MLP(LN(h)),
+    h = z + attention(LN(z)) (Xiong et al. 2020); with an injection, that takes the place of z in h: with both, a fixed
+    point has attention and MLP undo the injection, which a fresh block never does.
     """
 
-    def __init__(self, d_model: int, n_heads: int, d_ff: int) -> None:
+    def __init__(self, d_model: int, n_heads: int, d_ff: int, norm: Norm = "post") -> None:
         super().__init__()
         if d_model % n_heads:
             raise ValueError(f"d_model={d_model} is not a multiple of n_heads={n_heads}; choose one that is.")
+        if norm not in get_args(Norm):
+            raise ValueError(f"norm={norm!r} is unknown; pass 'post' or 'pre'.")
         self.n_heads = n_heads
+        self.norm = norm
         self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
         self.out = nn.Linear(d_model, d_model, bias=False)
         self.norm_attention = nn.LayerNorm(d_model)
@@ -64,26 +77,61 @@ class TransformerBlock(nn.Module):
         self.down = nn.Linear(d_ff, d_model)
         self.norm_output = nn.LayerNorm(d_model)
 
-    def forward(self, z: Tensor, table: Tensor, injection: Tensor | None, noise: BlockNoise | None) -> Tensor:
-        """Return the layer's output; z, injection (batch, length, d_model)."""
-        batch, length, width = z.shape
-        qkv = self.qkv(z).view(batch, length, 3, self.n_heads, width // self.n_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (batch, heads, length, head_dim) each
-        mixed = F.scaled_dot_product_attention(rotate(q, table), rotate(k, table), v, is_causal=True)
-        attended = self.out(mixed.transpose(1, 2).reshape(batch, length, width))
+    def forward(
+        self,
+        z: Tensor,
+        table: Table,
+        injection: Tensor | None,
+        noise: BlockNoise | None,
+        past: tuple[Tensor, Tensor] | None = None,
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        """Return the layer's output; z, injection (batch, length, d_model).
+
+        `past`: keys and values (batch, heads, past, head_dim) of earlier positions. `bias`: (batch, 1, length, past +
+        length), added to the scores; without one, a position sees all before it.
+        """
+        q, k, v = self.project(z, table)
+        attended = self.out(attend(q, k, v, past, bias).transpose(1, 2).reshape(z.shape))
         if noise is not None:
             attended = attended * noise.attended
-        h = z + attended if injection is None else z + attended + injection
-        h = self.norm_attention(h)
-        hidden = F.gelu(self.up(h))
+        if injection is None:
+            h = z + attended
+        else:
+            h = z + attended + injection if self.norm == "post" else attended + injection
+        if self.norm == "post":
+            h = self.norm_attention(h)
+        hidden = F.gelu(self.up(h if self.norm == "post" else self.norm_output(h)))
         if noise is not None:
             hidden = hidden * noise.hidden
         output = self.down(hidden)
         if noise is not None:
             output = output * noise.output
-        return self.norm_output(h + output)
+        return self.norm_output(h + output) if self.norm == "post" else h + output
+
+    def project(self, z: Tensor, table: Table) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values of z, (batch, heads, length, head_dim), the first two turned."""
+        batch, length, width = z.shape
+        read = z if self.norm == "post" else self.norm_attention(z)
+        qkv = self.qkv(read).view(batch, length, 3, self.n_heads, width // self.n_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return rotate(q, table), rotate(k, table), v
 
     def draw_noise(self, x: Tensor, dropout: float) -> BlockNoise:
         """Draw dropout masks for inputs like x (batch, length, d_model)."""
         hidden = x.new_empty(*x.shape[:-1], self.up.out_features)
         return BlockNoise(*(dropout_mask(like, dropout) for like in (x, hidden, x)))
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, past: tuple[Tensor, Tensor] | None = None, bias: Tensor | None = None
+) -> Tensor:
+    """Return the values mixed by attention, (batch, heads, length, head_dim); arguments as in `TransformerBlock`."""
+    if past is None or bias is None:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=bias is None)
+    # In two parts: joining old and new keys would copy all of the past at every evaluation.
+    keys, values = past
+    scores = torch.cat([q @ keys.transpose(-1, -2), q @ k.transpose(-1, -2)], dim=-1)
+    weights = torch.softmax(scores / q.shape[-1] ** 0.5 + bias, dim=-1).to(v.dtype)
+    before = keys.shape[2]
+    return weights[..., :before] @ values + weights[..., before:] @ v

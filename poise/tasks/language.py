@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -24,7 +25,7 @@ from poise.data import (
     read_text,
 )
 from poise.data.errors import DataError
-from poise.models import DEQTransformer, TransformerLM, generate
+from poise.models import DEQTransformer, TransformerLM, stream
 from poise.report import Page
 from poise.tasks.base import Measures, Task
 from poise.tasks.language_analysis import analyse
@@ -35,6 +36,7 @@ from poise.tasks.weights import load_weights
 
 LOOKED_AT = 200  # tokens of the validation text that a prompt is taken from
 PROMPT_CHARACTERS = 16
+UNFINISHED = "\ufffd"  # how bytes decode that are no whole character yet
 
 
 class LanguageTask(Task):
@@ -143,21 +145,51 @@ class LanguageTask(Task):
             "vocab_size": self.tokenizer.vocab_size,
         }
 
-    def continuation(
-        self, prompt: str, n_tokens: int, *, temperature: float = 1.0, top_k: int | None = None, seed: int = 0
-    ) -> str:
-        """Return a text that the model writes after `prompt`."""
-        ids = torch.from_numpy(self.tokenizer.encode(prompt)).long()[None].to(self.device)
-        if ids.numel() == 0:
+    def continuations(
+        self,
+        prompts: Sequence[str],
+        n_tokens: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        seed: int = 0,
+    ) -> Iterator[list[str]]:
+        """Yield what the model has written after each prompt, token by token; the prompts are decoded in one batch.
+
+        A character of which bytes are still to come is left out until they are there. The model sees as many positions
+        as it was trained on.
+        """
+        ids = [torch.from_numpy(self.tokenizer.encode(prompt)).long() for prompt in prompts]
+        if not ids or min(map(len, ids)) == 0:
             raise DataError("the prompt is empty; pass at least one character.")
-        generator = torch.Generator(self.device).manual_seed(seed)
-        window = self.config.data.sequence_length
+        lengths = torch.tensor([len(one) for one in ids], device=self.device)
+        rows = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True).to(self.device)
         self.eval()
-        with torch.no_grad():
-            found = generate(
-                self.model, ids, n_tokens, window=window, temperature=temperature, top_k=top_k, generator=generator
-            )
-        return self.tokenizer.decode(found[0, ids.shape[1] :])
+        sampled = stream(
+            self.model,
+            rows,
+            n_tokens,
+            lengths=lengths if len(ids) > 1 else None,
+            window=self.window,
+            temperature=temperature,
+            top_k=top_k,
+            generator=torch.Generator(self.device).manual_seed(seed),
+        )
+        written: list[list[int]] = [[] for _ in ids]
+        for tokens in sampled:
+            for row, token in zip(written, tokens.tolist(), strict=True):
+                row.append(token)
+            yield [self.tokenizer.decode(row).rstrip(UNFINISHED) for row in written]
+
+    def continuation(self, prompt: str, n_tokens: int, **options: Any) -> str:
+        """Return a text that the model writes after `prompt`; options as in `continuations`."""
+        last = deque(self.continuations([prompt], n_tokens, **options), maxlen=1)
+        return last[0][0] if last else ""
+
+    @property
+    def window(self) -> int:
+        """How many positions one sees in generation, itself among them."""
+        return self.config.data.sequence_length
 
     def show(self, analysis: Mapping[str, Any]) -> str:
         """Return a sample of text that begins like the validation text."""

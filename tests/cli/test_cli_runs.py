@@ -104,6 +104,13 @@ def test_generate_writes_the_same_text_for_a_seed(poise, trained):
     assert poise("generate", trained, "--prompt", "the", "--tokens", 0)[1] == "the\n"
 
 
+def test_several_prompts_are_continued_as_each_alone(poise, trained):
+    prompts, options = ("the cat", "a", "on the mat"), ("--tokens", 12, "--temperature", 0)
+    alone = [poise("generate", trained, "--prompt", prompt, *options)[1] for prompt in prompts]
+    asked = [argument for prompt in prompts for argument in ("--prompt", prompt)]
+    assert poise("generate", trained, *asked, *options)[1] == "\n".join(alone)
+
+
 @pytest.mark.parametrize(
     ("prompt", "part"), [("the @cat", "'@'"), ("", "the prompt is empty; pass at least one character.")]
 )

@@ -5,7 +5,7 @@ import torch
 
 import poise
 from poise import Anderson, Phantom, Picard
-from poise.models import DEQTransformer, TransformerLM, generate
+from poise.models import DEQTransformer, TransformerLM
 
 
 def deq(**options):
@@ -78,34 +78,6 @@ def test_second_order_through_attention():
     h = 1e-4
     expected = (slope(embedded + h * direction)[0] - slope(embedded - h * direction)[0]).detach() / (2 * h)
     assert torch.allclose(found, expected, rtol=1e-3, atol=1e-5 * expected.abs().max().item())
-
-
-@pytest.mark.parametrize("make", [deq, lambda: TransformerLM(30, 24, 4, n_layers=2)])
-def test_generation(make):
-    model = make().eval()
-    prompt = tokens(1, 5)
-    draw = lambda seed, **options: generate(  # noqa: E731
-        model, prompt, 20, window=8, generator=torch.Generator().manual_seed(seed), **options
-    )
-    assert draw(0).shape == (1, 25) and torch.equal(draw(0)[:, :5], prompt)
-    assert torch.equal(draw(0), draw(0)) and not torch.equal(draw(0), draw(1))
-    assert torch.equal(draw(0, temperature=0), draw(1, temperature=0))
-    assert torch.equal(draw(0, top_k=1), draw(0, temperature=0))
-    for options in ({"temperature": -1.0}, {"top_k": 0}):
-        with pytest.raises(ValueError, match="choose nothing"):
-            draw(0, **options)
-    with pytest.raises(ValueError, match=r"one prompt of shape \(1, length\), not \(1, 0\)"):
-        generate(model, prompt[:, :0], 3, window=8)
-
-
-def test_generation_from_warm_starts_equals_cold_ones():
-    model = deq(solver=Anderson(rtol=1e-6, scope="prefix")).eval()
-    warm = generate(model, tokens(1, 4), 12, window=8, temperature=0)
-    cold = tokens(1, 4)
-    with torch.no_grad():
-        for _ in range(12):
-            cold = torch.cat([cold, model(cold[:, -8:])[:, -1:].argmax(-1)], dim=1)
-    assert torch.equal(warm, cold)
 
 
 def test_training_and_evaluation_agree_on_a_fixed_budget():

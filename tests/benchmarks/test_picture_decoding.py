@@ -2,14 +2,14 @@
 
 import torch
 
-from benchmarks import decoding
+from benchmarks import picture_decoding
 from poise.data import Samples, ShuffledBatches
 
 
 def test_a_wait_after_each_batch_bounds_the_rate():
     samples = Samples(torch.zeros(8, 1, 2, 2), torch.zeros(8, dtype=torch.int64), ("a",))
     made = ShuffledBatches(samples, 4, 0)
-    assert 0 < decoding.rate(made, number=3, workers=2, wait=0.01) < 4 / 0.01
+    assert 0 < picture_decoding.rate(made, number=3, workers=2, wait=0.01) < 4 / 0.01
 
 
 def test_the_table_has_a_row_for_each_set_and_taker():
@@ -19,5 +19,5 @@ def test_the_table_has_a_row_for_each_set_and_taker():
         for taker in ("idle", "waiting")
         for workers in (0, 2)
     ]
-    lines = decoding.table({"rows": rows}).splitlines()
+    lines = picture_decoding.table({"rows": rows}).splitlines()
     assert len(lines) == 6 and [cell.strip() for cell in lines[2].split("|")[3:5]] == ["6.0", "26.0"]

@@ -1,6 +1,6 @@
 """How many pictures a second are decoded and viewed, made when they are asked for and ahead by two threads?
 
-`python -m benchmarks.decoding [--markdown] [--json FILE]` (about a minute; the public sets by POISE_DATA)
+`python -m benchmarks.picture_decoding [--markdown] [--json FILE]` (about a minute; the public sets by POISE_DATA)
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def report(content: dict[str, Any]) -> tuple[str, ...]:
 
 
 def main() -> None:
-    options = command.parser(__doc__, "decoding", cells=SETS, rounds=7).parse_args()
+    options = command.parser(__doc__, "picture_decoding", cells=SETS, rounds=7).parse_args()
     command.run(options, lambda: measure(options.cells, options.rounds), table, report, peer=False)
 
 
