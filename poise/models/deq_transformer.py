@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poise.fixed_point.adjoints import Adjoint, Implicit
@@ -11,14 +10,16 @@ from poise.fixed_point.solvers import Anderson, Solver
 from poise.models.transformer import init_weights
 from poise.nn.cells.transformer import TransformerCell
 from poise.nn.equilibrium import Equilibrium
+from poise.nn.vocabulary import build_vocabulary
 
 
 class DEQTransformer(nn.Module):
     """Embedding, equilibrium of one weight-tied causal block, and a head tied to the embedding.
 
     `vocab_size`: tokens. `d_model`, `n_heads`, `d_ff` (default 4 d_model): widths. `n_layers`: layers inside the tied
-    block. `dropout`: probability, masks drawn once a solve. The default solvers mix by prefix, so that no later token
-    moves an earlier state at any tolerance.
+    block. `dropout`: probability, masks drawn once a solve. `cutoffs`, `div_value`: those of an `AdaptiveVocabulary` in
+    place of one table, for tokens numbered from frequent to rare. The default solvers mix by prefix, so that no later
+    token moves an earlier state at any tolerance.
 
     >>> model = DEQTransformer(vocab_size=65, d_model=32, n_heads=4)
     >>> model(torch.zeros(1, 10, dtype=torch.long)).shape
@@ -34,12 +35,14 @@ class DEQTransformer(nn.Module):
         d_ff: int | None = None,
         dropout: float = 0.0,
         *,
+        cutoffs: tuple[int, ...] = (),
+        div_value: float = 4.0,
         solver: Solver = Anderson(scope="prefix", rtol=1e-3, max_steps=40),
         adjoint: Adjoint = Implicit(),
         eval_solver: Solver | None = None,
     ) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(vocab_size, d_model)
+        self.embedding = build_vocabulary(vocab_size, d_model, cutoffs, div_value)
         cell = TransformerCell(d_model, n_heads, n_layers, d_ff or 4 * d_model, dropout)
         self.equilibrium = Equilibrium(cell, solver, adjoint, eval_solver)
         init_weights(self)
@@ -54,4 +57,8 @@ class DEQTransformer(nn.Module):
 
     def head(self, state: Tensor) -> Tensor:
         """Return logits of a state, by the embedding's own weights."""
-        return F.linear(state, self.embedding.weight)
+        return self.embedding.logits(state)
+
+    def losses(self, state: Tensor, targets: Tensor) -> Tensor:
+        """Return -log p(target), nats a token, of a state (batch, length, d_model) and targets (batch, length)."""
+        return self.embedding.losses(state, targets)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poise.nn.attention import Rotary, TransformerBlock
+from poise.nn.vocabulary import INITIAL_STD, build_vocabulary
 
 
 class TransformerLM(nn.Module):
-    """A causal Transformer language model of `n_layers` post-norm layers, its head tied to the embedding."""
+    """A causal Transformer language model of `n_layers` post-norm layers, its head tied to the embedding.
+
+    `cutoffs`, `div_value`: those of an `AdaptiveVocabulary` in place of one table, for tokens numbered from frequent to
+    rare.
+    """
 
     def __init__(
         self,
@@ -19,10 +23,13 @@ class TransformerLM(nn.Module):
         n_layers: int = 4,
         d_ff: int | None = None,
         dropout: float = 0.0,
+        *,
+        cutoffs: tuple[int, ...] = (),
+        div_value: float = 4.0,
     ) -> None:
         super().__init__()
         self.dropout = dropout
-        self.embedding = nn.Embedding(vocab_size, d_model)
+        self.embedding = build_vocabulary(vocab_size, d_model, cutoffs, div_value)
         self.norm_input = nn.LayerNorm(d_model)
         self.rotary = Rotary(d_model // n_heads)
         self.blocks = nn.ModuleList(TransformerBlock(d_model, n_heads, d_ff or 4 * d_model) for _ in range(n_layers))
@@ -43,13 +50,17 @@ class TransformerLM(nn.Module):
 
     def head(self, state: Tensor) -> Tensor:
         """Return logits of a state, by the embedding's own weights."""
-        return F.linear(state, self.embedding.weight)
+        return self.embedding.logits(state)
+
+    def losses(self, state: Tensor, targets: Tensor) -> Tensor:
+        """Return -log p(target), nats a token, of a state (batch, length, d_model) and targets (batch, length)."""
+        return self.embedding.losses(state, targets)
 
 
 def init_weights(model: nn.Module) -> None:
     """Draw matrices and embeddings from N(0, 0.02), biases zero (GPT-2's scheme)."""
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
+            nn.init.normal_(module.weight, std=INITIAL_STD)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
