@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poise.fixed_point.adjoints import Adjoint, Implicit
@@ -15,6 +14,7 @@ from poise.nn.cells.transformer import TransformerCell
 from poise.nn.equilibrium import Equilibrium
 from poise.nn.recall import Cache, Memory, Past
 from poise.nn.segments import Segment
+from poise.nn.vocabulary import build_vocabulary
 
 
 class DEQTransformer(nn.Module):
@@ -22,8 +22,9 @@ class DEQTransformer(nn.Module):
 
     `vocab_size`: tokens. `d_model`, `n_heads`, `d_ff` (default 4 d_model): widths. `n_layers`: layers inside the tied
     block. `dropout`: probability, masks drawn once a solve. `norm`, `span`: as in `TransformerCell`; the state is
-    normalised before the head where norm is "pre". The default solvers mix by prefix, so that no later token moves an
-    earlier state at any tolerance.
+    normalised before the head where norm is "pre". `cutoffs`, `div_value`: those of an `AdaptiveVocabulary` in place of
+    one table, for tokens numbered from frequent to rare. The default solvers mix by prefix, so that no later token
+    moves an earlier state at any tolerance.
 
     >>> model = DEQTransformer(vocab_size=65, d_model=32, n_heads=4)
     >>> model(torch.zeros(1, 10, dtype=torch.long)).shape
@@ -41,12 +42,14 @@ class DEQTransformer(nn.Module):
         *,
         norm: Norm = "post",
         span: int | None = None,
+        cutoffs: tuple[int, ...] = (),
+        div_value: float = 4.0,
         solver: Solver = Anderson(scope="prefix", rtol=1e-3, max_steps=40),
         adjoint: Adjoint = Implicit(),
         eval_solver: Solver | None = None,
     ) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(vocab_size, d_model)
+        self.embedding = build_vocabulary(vocab_size, d_model, cutoffs, div_value)
         cell = TransformerCell(d_model, n_heads, n_layers, d_ff or 4 * d_model, dropout, norm=norm, span=span)
         self.equilibrium = Equilibrium(cell, solver, adjoint, eval_solver)
         self.norm_head = nn.LayerNorm(d_model) if norm == "pre" else nn.Identity()
@@ -85,7 +88,11 @@ class DEQTransformer(nn.Module):
 
     def head(self, state: Tensor) -> Tensor:
         """Return logits of a state, by the embedding's own weights."""
-        return F.linear(self.norm_head(state), self.embedding.weight)
+        return self.embedding.logits(self.norm_head(state))
+
+    def losses(self, state: Tensor, targets: Tensor) -> Tensor:
+        """Return -log p(target), nats a token, of a state (batch, length, d_model) and targets (batch, length)."""
+        return self.embedding.losses(self.norm_head(state), targets)
 
     @property
     def cell(self) -> TransformerCell:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poise.nn.attention import Norm, Rotary, TransformerBlock
 from poise.nn.recall import Cache, Memory, Past, cached, recall, remembered
+from poise.nn.vocabulary import INITIAL_STD, build_vocabulary
 
 
 class TransformerLM(nn.Module):
     """A causal Transformer language model of `n_layers` layers, its head tied to the embedding.
 
-    `norm`, `span`: as in `DEQTransformer`.
+    `norm`, `span`, `cutoffs`, `div_value`: as in `DEQTransformer`.
     """
 
     def __init__(
@@ -29,11 +29,13 @@ class TransformerLM(nn.Module):
         *,
         norm: Norm = "post",
         span: int | None = None,
+        cutoffs: tuple[int, ...] = (),
+        div_value: float = 4.0,
     ) -> None:
         super().__init__()
         self.dropout = dropout
         self.span = span
-        self.embedding = nn.Embedding(vocab_size, d_model)
+        self.embedding = build_vocabulary(vocab_size, d_model, cutoffs, div_value)
         self.norm_input = nn.LayerNorm(d_model)
         self.rotary = Rotary(d_model // n_heads)
         width = d_ff or 4 * d_model
@@ -82,13 +84,17 @@ class TransformerLM(nn.Module):
 
     def head(self, state: Tensor) -> Tensor:
         """Return logits of a state, by the embedding's own weights."""
-        return F.linear(self.norm_head(state), self.embedding.weight)
+        return self.embedding.logits(self.norm_head(state))
+
+    def losses(self, state: Tensor, targets: Tensor) -> Tensor:
+        """Return -log p(target), nats a token, of a state (batch, length, d_model) and targets (batch, length)."""
+        return self.embedding.losses(self.norm_head(state), targets)
 
 
 def init_weights(model: nn.Module) -> None:
     """Draw matrices and embeddings from N(0, 0.02), biases zero (GPT-2's scheme)."""
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
+            nn.init.normal_(module.weight, std=INITIAL_STD)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)

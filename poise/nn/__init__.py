@@ -10,8 +10,10 @@ from poise.nn.noise import dropout_mask
 from poise.nn.normalization import normalize, remove_normalization
 from poise.nn.regularization import jacobian_penalty, jittered, trajectory_correction
 from poise.nn.spectral import SpectralRadius, spectral_radius
+from poise.nn.vocabulary import AdaptiveVocabulary, TiedVocabulary, build_vocabulary
 
 __all__ = [
+    "AdaptiveVocabulary",
     "ConvCell",
     "DenseCell",
     "Diagnosis",
@@ -19,8 +21,10 @@ __all__ = [
     "Injected",
     "MultiscaleCell",
     "SpectralRadius",
+    "TiedVocabulary",
     "TransformerCell",
     "activation_bytes",
+    "build_vocabulary",
     "diagnose",
     "dropout_mask",
     "initialization_loss",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -57,23 +57,26 @@ def scaled_to_batch(config: OptimizerConfig, samples: int) -> OptimizerConfig:
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Return the matrices that map hidden features to hidden features, and all other weights.
 
-    Embeddings, and what shares or mirrors them (a module called `head`), have rows for tokens and go with the rest, as
-    norms and biases do. A convolution's kernel counts as the matrix from its patch to its output. What has one row or
-    one column is no matrix: the lengths that weight normalisation keeps, (features, 1, 1, 1), are gains.
+    Tables, which have rows for tokens or classes, go with the rest, as norms and biases do. A convolution's kernel
+    counts as the matrix from its patch to its output. What has one row or one column is no matrix: the lengths that
+    weight normalisation keeps, (features, 1, 1, 1), are gains.
     """
-    tables = {
-        id(weight) for module in model.modules() if isinstance(module, nn.Embedding) for weight in module.parameters()
-    }
-    tables |= {
-        id(weight)
-        for name, module in model.named_modules()
-        if name.rpartition(".")[2] == "head"
-        for weight in module.parameters()
-    }
+    tables = {id(weight) for name, module in model.named_modules() for weight in _tables(name, module)}
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     matrices = [weight for weight in weights if _is_matrix(weight) and id(weight) not in tables]
     chosen = {id(weight) for weight in matrices}
     return matrices, [weight for weight in weights if id(weight) not in chosen]
+
+
+def _tables(name: str, module: nn.Module) -> Iterator[Tensor]:
+    """Yield the weights of an embedding, of a module called `head`, and of the clusters of an adaptive softmax."""
+    if isinstance(module, nn.Embedding) or name.rpartition(".")[2] == "head":
+        yield from module.parameters()
+    elif isinstance(module, nn.AdaptiveLogSoftmaxWithLoss):
+        yield from module.head.parameters()
+        for cluster in module.tail:
+            _, table = cluster.parameters()  # what comes before it maps features to features
+            yield table
 
 
 def _is_matrix(weight: Tensor) -> bool:

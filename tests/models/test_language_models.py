@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 import poise
 from poise import Anderson, Phantom, Picard
@@ -13,20 +14,32 @@ def deq(**options):
     return DEQTransformer(30, 24, 4, n_layers=1, **options)
 
 
+def adaptive(**options):
+    return deq(cutoffs=(5, 12), div_value=2.0, **options)
+
+
+MODELS = [
+    deq,
+    adaptive,
+    lambda: TransformerLM(30, 24, 4, n_layers=2),
+    lambda: TransformerLM(30, 24, 4, n_layers=2, cutoffs=(5, 12), div_value=2.0),
+]
+
+
 def tokens(batch=2, length=12):
     return torch.randint(30, (batch, length), generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("make", [deq, lambda: TransformerLM(30, 24, 4, n_layers=2)])
+@pytest.mark.parametrize("make", MODELS)
 def test_shapes_and_gradients_at_every_parameter(make):
     model = make()
     logits = model(tokens())
     assert logits.shape == (2, 12, 30)
-    logits.logsumexp(-1).sum().backward()
+    logits.square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("make", [deq, lambda: TransformerLM(30, 24, 4, n_layers=2)])
+@pytest.mark.parametrize("make", MODELS)
 def test_is_causal_to_the_last_bit(make):
     model = make().eval()
     before, changed = tokens(), tokens()
@@ -34,6 +47,28 @@ def test_is_causal_to_the_last_bit(make):
     with torch.no_grad():
         assert torch.equal(model(before)[:, :7], model(changed)[:, :7])
         assert not torch.equal(model(before)[:, 7:], model(changed)[:, 7:])
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_losses_are_the_cross_entropy_of_the_logits(make):
+    model = make().eval()
+    with torch.no_grad():
+        state = model.solve(tokens()).state if isinstance(model, DEQTransformer) else model.encode(tokens())
+        losses = model.losses(state, tokens())
+        expected = cross_entropy(model(tokens()).double().flatten(0, 1), tokens().flatten(), reduction="none")
+    assert losses.shape == (2, 12) and torch.allclose(losses.flatten().double(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_fresh_tables_and_matrices_are_of_one_size(make):
+    for name, weight in make().named_parameters():
+        if weight.ndim == 2:
+            assert weight.std().item() == pytest.approx(0.02, rel=0.25), name
+
+
+@pytest.mark.parametrize("make", [deq, MODELS[2]])
+def test_one_table_is_saved_under_the_name_of_an_embedding(make):
+    assert [name for name in make().state_dict() if name.startswith("embedding")] == ["embedding.weight"]
 
 
 def test_parameters_of_the_two_match():

@@ -139,6 +139,24 @@ def test_embedding_norms_and_biases_are_no_matrices(model):
     assert len(matrices) + len(rest) == len(list(model.parameters())) and matrices
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        DEQTransformer(40, 8, 2, cutoffs=(9, 20), div_value=2.0),
+        TransformerLM(40, 8, 2, 2, cutoffs=(9, 20), div_value=2),
+    ],
+)
+def test_of_an_adaptive_vocabulary_the_projections_alone_are_matrices(model):
+    matrices, rest = split_parameters(model)
+    of_blocks = [weight for name, weight in model.named_parameters() if weight.ndim == 2 and "embedding" not in name]
+    chosen, blocks = {id(weight) for weight in matrices}, {id(weight) for weight in of_blocks}
+    assert blocks < chosen and len(matrices) + len(rest) == len(list(model.parameters()))
+    # Shortlist of 9 with two rows for clusters, clusters of 11 and 20; their vectors have 4 and 2 features.
+    projections = [tuple(weight.shape) for weight in matrices if id(weight) not in blocks]
+    tables = [tuple(weight.shape) for weight in rest if weight.ndim == 2]
+    assert sorted(projections) == [(2, 8), (4, 8)] and sorted(tables) == [(11, 4), (11, 8), (20, 2)]
+
+
 def test_the_lengths_of_normalised_weights_are_no_matrices():
     layer = normalize(nn.Conv2d(3, 8, 3), "weight")
     matrices, rest = split_parameters(nn.ModuleDict({"layer": layer}))
