@@ -19,7 +19,10 @@ from poise.data.prefetch import Prefetched
 from poise.data.samples import Samples, SampleSplits
 from poise.data.segmentation_folders import cityscapes, segmentation_folders
 from poise.data.shuffled import ShuffledBatches, batch_seed
-from poise.data.text import TextSplits, read_text
+from poise.data.streams import StreamBatches, evaluation_streams
+from poise.data.text import Text, TextSplits, open_text, read_text
+from poise.data.text_files import TextFiles
+from poise.data.token_files import fit_tokenizer, tokenise
 from poise.data.tokenizer import TokenizerKind, build_tokenizer, load_tokenizer
 from poise.data.tokenizer_base import Tokenizer
 from poise.data.views import (
@@ -85,6 +88,9 @@ __all__ = [
     "ShuffledBatches",
     "Solarise",
     "SpanMasking",
+    "StreamBatches",
+    "Text",
+    "TextFiles",
     "TextSplits",
     "Tokenizer",
     "TokenizerKind",
@@ -101,10 +107,13 @@ __all__ = [
     "digits",
     "embedded_text",
     "evaluation_batches",
+    "evaluation_streams",
+    "fit_tokenizer",
     "idx_pictures",
     "load_tokenizer",
     "moved_digits",
     "multiple_features",
+    "open_text",
     "packed_pictures",
     "picture_folders",
     "read_class_table",
@@ -112,6 +121,7 @@ __all__ = [
     "read_text",
     "segmentation_folders",
     "segmentation_views",
+    "tokenise",
     "vicreg_cifar_views",
     "vicreg_views",
 ]

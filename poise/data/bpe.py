@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,15 +37,16 @@ class BPETokenizer:
         return f"BPETokenizer(vocab_size={self.vocab_size})"
 
     @classmethod
-    def from_text(cls, text: str, vocab_size: int | None = None) -> BPETokenizer:
+    def from_text(cls, text: str | Iterable[str], vocab_size: int | None = None) -> BPETokenizer:
         """Train on `text`; the vocabulary has `vocab_size` ids (4,096 if None), or fewer where the text is short.
+
+        The text is whole or in pieces, cut anywhere.
 
         Raises DataError below 256, the bytes themselves, or without the `tokenizers` library.
         """
         size = DEFAULT_VOCAB_SIZE if vocab_size is None else vocab_size
         if size < BYTES:
             raise DataError(f"vocab_size={size} is below the {BYTES} bytes of a byte-level BPE; pass at least {BYTES}.")
-        _refuse_surrogates(text)
         engine = _untrained()
         library = _library()
         trainer = library.trainers.BpeTrainer(
@@ -53,7 +55,7 @@ class BPETokenizer:
             initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        engine.train_from_iterator(line_blocks(text), trainer=trainer)
+        engine.train_from_iterator(_encodable(line_blocks(text)), trainer=trainer)
         return cls(_canonical(engine))
 
     @classmethod
@@ -89,8 +91,7 @@ class BPETokenizer:
 
     def encode(self, text: str) -> Ids:
         """Return the ids of `text`, int32 of shape (tokens,); no text is unknown."""
-        _refuse_surrogates(text)
-        pieces = [np.array(self._engine.encode(block).ids, np.int32) for block in line_blocks(text)]
+        pieces = [np.array(self._engine.encode(block).ids, np.int32) for block in _encodable(line_blocks(text))]
         return np.concatenate(pieces) if pieces else np.empty(0, np.int32)
 
     def decode(self, ids: npt.ArrayLike | Tensor) -> str:
@@ -100,9 +101,14 @@ class BPETokenizer:
         """
         return str(self._engine.decode(checked_ids(ids, self.vocab_size).tolist(), skip_special_tokens=False))
 
+    @property
+    def content(self) -> str:
+        """Return the JSON that `save` writes."""
+        return self.definition
+
     def save(self, folder: Path) -> None:
         """Write tokenizer.json in `folder`, in the format of the `tokenizers` library."""
-        write_tokenizer(folder, self.definition)
+        write_tokenizer(folder, self.content)
 
 
 def _library() -> ModuleType:
@@ -142,11 +148,16 @@ def _settings(engine: Any) -> dict[str, Any]:
     return settings
 
 
-def _refuse_surrogates(text: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"the text has the lone surrogate {text[error.start]!r} at position {error.start}, which has no bytes; "
-            "pass text that is valid UTF-8."
-        ) from error
+def _encodable(blocks: Iterable[str]) -> Iterator[str]:
+    """Yield the blocks of a text; raise DataError at one that has no bytes."""
+    position = 0
+    for block in blocks:
+        try:
+            block.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"the text has the lone surrogate {block[error.start]!r} at position {position + error.start}, which "
+                "has no bytes; pass text that is valid UTF-8."
+            ) from error
+        position += len(block)
+        yield block

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from poise.data.errors import DataError
+from poise.data.lines import pieces_of
 from poise.data.tokenizer_base import Ids, checked_ids, write_tokenizer
 
 _NAMED = 10  # missing characters that a message names
@@ -35,9 +37,12 @@ class CharTokenizer:
             )
 
     @classmethod
-    def from_text(cls, text: str) -> CharTokenizer:
-        """Return the tokenizer of exactly the characters that occur in `text`."""
-        return cls("".join(sorted(set(text))))
+    def from_text(cls, text: str | Iterable[str]) -> CharTokenizer:
+        """Return the tokenizer of exactly the characters that occur in `text`, whole or in pieces."""
+        found: set[str] = set()
+        for piece in pieces_of(text):
+            found.update(piece)
+        return cls("".join(sorted(found)))
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> CharTokenizer:
@@ -76,10 +81,14 @@ class CharTokenizer:
         codes = self._codes[checked_ids(ids, self.vocab_size)]
         return codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
+    @property
+    def content(self) -> str:
+        """Return the JSON that `save` writes."""
+        return json.dumps({"kind": self.kind, "characters": self.characters}) + "\n"
+
     def save(self, folder: Path) -> None:
         """Write tokenizer.json in `folder`."""
-        content = {"kind": self.kind, "characters": self.characters}
-        write_tokenizer(folder, json.dumps(content) + "\n")
+        write_tokenizer(folder, self.content)
 
     def _lacking(self, codes: list[int]) -> str:
         named = ", ".join(f"{chr(code)!r} (U+{code:04X})" for code in codes[:_NAMED])

@@ -20,13 +20,26 @@ def data_folder() -> tuple[Path, str]:
 
     It is $POISE_DATA, else $XDG_CACHE_HOME/poise, else ~/.cache/poise; read anew at every call.
     """
-    chosen = os.environ.get("POISE_DATA", "")
+    return _chosen_folder("POISE_DATA", "poise")
+
+
+def cache_folder() -> Path:
+    """Return the folder in which token files are kept, which may be emptied at any time.
+
+    It is $POISE_CACHE, else $XDG_CACHE_HOME/poise/tokens, else ~/.cache/poise/tokens; read anew at every call.
+    """
+    return _chosen_folder("POISE_CACHE", "poise/tokens")[0]
+
+
+def _chosen_folder(variable: str, below: str) -> tuple[Path, str]:
+    """Return the folder that the environment variable names, or one below the user's cache; and what decided."""
+    chosen = os.environ.get(variable, "")
     if chosen:
-        return Path(os.path.abspath(os.path.expanduser(chosen))), "POISE_DATA"
+        return Path(os.path.abspath(os.path.expanduser(chosen))), variable
     cache = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(cache):  # its specification says that a relative path is to be ignored
-        return Path(cache) / "poise", "XDG_CACHE_HOME; set POISE_DATA to use another"
-    return Path(os.path.expanduser("~/.cache/poise")), "the default; set POISE_DATA to use another"
+        return Path(cache) / below, f"XDG_CACHE_HOME; set {variable} to use another"
+    return Path(os.path.expanduser("~/.cache")) / below, f"the default; set {variable} to use another"
 
 
 def locate(source: str) -> Path:

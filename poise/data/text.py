@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
 import os
-import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from poise.data.embedded import embedded_text
 from poise.data.errors import DataError
-from poise.data.sources import EMBEDDED, locate, split_files, unreadable
+from poise.data.sources import EMBEDDED, locate, split_files
+from poise.data.text_files import FilePart, Report, TextFile, TextFiles
 
 TRAIN_FRACTION = 0.9
+WHOLE = "whole"
+IN_MEMORY = 8 << 20  # bytes of all splits together up to which a text is held as it is
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,15 @@ class TextSplits:
     valid: str = field(repr=False)
     test: str | None = field(default=None, repr=False)
 
+    @property
+    def parts(self) -> dict[str, str]:
+        """The text of each split that there is."""
+        parts = {"train": self.train, "valid": self.valid, "test": self.test}
+        return {split: part for split, part in parts.items() if part is not None}
+
+
+Text = TextSplits | TextFiles
+
 
 def read_text(source: str | os.PathLike[str]) -> TextSplits:
     """Read the text that `source` names.
@@ -38,15 +49,50 @@ def read_text(source: str | os.PathLike[str]) -> TextSplits:
 
     Raises DataError if there is no such text, if it cannot be read or decoded, or if a part of it is empty.
     """
+    name, files = _find(source)
+    return _load(name, files)
+
+
+def open_text(source: str | os.PathLike[str], *, in_memory: int = IN_MEMORY, report: Report | None = None) -> Text:
+    """Return the text that `source` names: read, as by `read_text`, or to be read from its files at every use.
+
+    The latter where they have more than `in_memory` bytes together, unpacked; the splits are the same. While such a
+    text is read, `report` is called with what is being done, the characters done and their number in all.
+
+    Raises DataError as `read_text` does, but of such a text's characters only when they are read.
+    """
+    name, files = _find(source)
+    # What is no regular file, such as a pipe, can be read only once.
+    if not all(file.path.is_file() for file in files.values()) or not _exceed(files, in_memory):
+        return _load(name, files)
+    if WHOLE in files:
+        file = files[WHOLE]
+        parts = {"train": FilePart(file, last=TRAIN_FRACTION), "valid": FilePart(file, first=TRAIN_FRACTION)}
+        return TextFiles(name, parts, report)
+    return TextFiles(name, {split: FilePart(file) for split, file in files.items()}, report)
+
+
+def _find(source: str | os.PathLike[str]) -> tuple[str, Mapping[str, TextFile]]:
+    """Return the name of a text and its files: one a split, `WHOLE` for all, or none for the embedded one."""
     source = os.fspath(source)
     if source == EMBEDDED:
-        return _split(EMBEDDED, embedded_text())
+        return EMBEDDED, {}
     path = locate(source)
     name = os.path.basename(os.path.abspath(path))
     if path.is_dir():
-        parts = {split: _read(file) for split, file in split_files(path).items()}
-        return TextSplits(name, parts["train"], parts["valid"], parts.get("test"))
-    return _split(Path(name.removesuffix(".gz")).stem, _read(path))
+        return name, {split: TextFile(file) for split, file in split_files(path).items()}
+    return Path(name.removesuffix(".gz")).stem, {WHOLE: TextFile(path)}
+
+
+def _load(name: str, files: Mapping[str, TextFile]) -> TextSplits:
+    if not files:
+        return _split(name, embedded_text())
+    texts = {split: "".join(file.pieces()) for split, file in files.items()}
+    return _split(name, texts[WHOLE]) if WHOLE in texts else TextSplits(name, **texts)
+
+
+def _exceed(files: Mapping[str, TextFile], size: int) -> bool:
+    return sum(file.size(size + 1) for file in files.values()) > size
 
 
 def _split(name: str, text: str) -> TextSplits:
@@ -56,28 +102,3 @@ def _split(name: str, text: str) -> TextSplits:
             f"the text {name!r} has {len(text)} character, which leaves nothing to train on; pass a longer text."
         )
     return TextSplits(name, text[:boundary], text[boundary:])
-
-
-def _read(path: Path) -> str:
-    """Return the file's text; raise DataError if it is empty, not UTF-8 or not readable."""
-    packed = path.name.endswith(".gz")
-    try:
-        # Bytes, not text mode: universal newlines would turn \r\n into \n.
-        with gzip.open(path) if packed else path.open("rb") as file:
-            data = file.read()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        reason = str(error).rstrip(".")
-        raise DataError(f"{str(path)!r} is no readable .gz file ({reason}); fetch or pack it again.") from error
-    except OSError as error:
-        raise unreadable(path, error) from error
-    try:
-        text = data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        where = "of its unpacked bytes" if packed else "of the file"
-        raise DataError(
-            f"{str(path)!r} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start} {where} "
-            f"({error.reason}); convert it to UTF-8."
-        ) from error
-    if not text:
-        raise DataError(f"{str(path)!r} is empty; pass a file with text in it.")
-    return text

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, get_args
 
 from poise.data.bpe import BPETokenizer
 from poise.data.characters import CharTokenizer
 from poise.data.errors import DataError
+from poise.data.lines import pieces_of
 from poise.data.tokenizer_base import TOKENIZER_FILE, Tokenizer
 from poise.data.words import WordTokenizer
 
 TokenizerKind = Literal["char", "bpe", "word"]
 
 
-def build_tokenizer(kind: TokenizerKind, text: str, vocab_size: int | None = None) -> Tokenizer:
+def build_tokenizer(kind: TokenizerKind, text: str | Iterable[str], vocab_size: int | None = None) -> Tokenizer:
     """Build the tokenizer `kind` from `text`: its characters, byte-pair merges trained on it, or its words.
 
+    The text is whole, or in pieces that are cut anywhere and read once, so that it need not lie in memory.
     `vocab_size` bounds the vocabulary of bpe (default 4,096) and word (default: every word); characters have no such
     choice. A character tokenizer refuses characters that it was not built from, so give it all the text that it will
     meet (training and validation); words and bytes need the training text only.
@@ -30,8 +34,11 @@ def build_tokenizer(kind: TokenizerKind, text: str, vocab_size: int | None = Non
         nearest = next(iter(difflib.get_close_matches(str(kind), kinds, n=1, cutoff=0.4)), None)
         hint = f"perhaps you meant {nearest!r}" if nearest else "pass one of these"
         raise DataError(f"there is no tokenizer {kind!r} among {', '.join(kinds)}; {hint}.")
-    if not text:
+    pieces = iter(pieces_of(text))
+    first = next(filter(None, pieces), None)
+    if first is None:
         raise DataError(f"the text to build the tokenizer {kind!r} from has 0 characters; pass a text.")
+    text = itertools.chain((first,), pieces)
     if kind == "word":
         return WordTokenizer.from_text(text, vocab_size)
     if kind == "bpe":
@@ -51,11 +58,18 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """
     path = Path(folder) / TOKENIZER_FILE
     try:
-        content = json.loads(path.read_bytes())
+        data = path.read_bytes()
     except OSError as error:
         raise DataError(
             f"cannot read the tokenizer {str(path)!r} ({error.strerror or error}); pass the folder of a run."
         ) from error
+    return parse_tokenizer(data, path)
+
+
+def parse_tokenizer(data: bytes, path: Path) -> Tokenizer:
+    """Return the tokenizer whose `content` is in these bytes, read from `path`; raise DataError if they are damaged."""
+    try:
+        content = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"not JSON: {error}") from error
     if not isinstance(content, dict):

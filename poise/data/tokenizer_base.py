@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from poise.data.errors import DataError
+from poise.data.whole_files import written_whole
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -38,6 +38,11 @@ class Tokenizer(Protocol):
         """Return the text of one sequence of ids of shape (tokens,); raise DataError for an id out of range."""
         ...
 
+    @property
+    def content(self) -> str:
+        """Return the JSON that `save` writes, which decides every id."""
+        ...
+
     def save(self, folder: Path) -> None:
         """Write the vocabulary to tokenizer.json in `folder`, which is made if need be."""
         ...
@@ -60,13 +65,5 @@ def checked_ids(ids: npt.ArrayLike | Tensor, vocab_size: int) -> npt.NDArray[Any
 
 def write_tokenizer(folder: Path, content: str) -> None:
     """Write tokenizer.json whole or not at all; raise DataError if the operating system refuses."""
-    target = Path(folder) / TOKENIZER_FILE
-    partial = target.with_name(f"{TOKENIZER_FILE}.{os.getpid()}.partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(content, encoding="utf-8", newline="\n")
-        os.replace(partial, target)  # a run that is killed here leaves no half file behind under the real name
-    except OSError as error:
-        raise DataError(
-            f"cannot write {str(target)!r} ({error.strerror or error}); check the folder and its permissions."
-        ) from error
+    with written_whole(Path(folder) / TOKENIZER_FILE, "check the folder and its permissions") as file:
+        file.write(content.encode())

@@ -37,11 +37,10 @@ class RandomWindows:
     world_size: int = 1
 
     def __post_init__(self) -> None:
-        _check(self.tokens, self.length, self.batch_size)
+        check_tokens(self.tokens, self.length, self.batch_size)
         if not 0 <= self.seed < 2**64:
             raise DataError(f"seed={self.seed} is out of range; pass an integer from 0 to 2**64 - 1.")
-        if not 0 <= self.rank < self.world_size:
-            raise DataError(f"rank={self.rank} is no process of world_size={self.world_size}; pass 0 to one less.")
+        check_place(self.rank, self.world_size)
 
     def batch(self, step: int) -> Batch:
         """Return the inputs and next-token targets of a step, counted from 0: int64, each (batch_size, length)."""
@@ -57,7 +56,7 @@ class RandomWindows:
         rows = draws[self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
         first = torch.from_numpy((rows % np.uint64(starts)).astype(np.int64))  # (batch,); bias below 2**-32
         places = first[:, None] + torch.arange(self.length + 1)  # (batch, length + 1)
-        return _pair(self.tokens[places.to(self.tokens.device)])
+        return pair(self.tokens[places.to(self.tokens.device)])
 
     def from_step(self, step: int) -> WindowStream:
         """Return the endless stream of the batches from `step` on, for a loop or `DataLoader(..., batch_size=None)`."""
@@ -91,7 +90,7 @@ def evaluation_batches(tokens: Tensor, length: int, batch_size: int) -> Sequence
 
     Raises DataError if the tokens are no sequence of integers or fewer than length + 1.
     """
-    _check(tokens, length, batch_size)
+    check_tokens(tokens, length, batch_size)
     return _EvaluationBatches(tokens, length, batch_size)
 
 
@@ -115,21 +114,28 @@ class _EvaluationBatches(Sequence[Batch]):
         position = range(len(self))[index]  # negative indices and IndexError as of any sequence
         rest = (self.tokens.numel() - 1) % self.length
         if rest and position == len(self) - 1:
-            return _pair(self.tokens[-rest - 1 :][None])
+            return pair(self.tokens[-rest - 1 :][None])
         span = self.batch_size * self.length
         # Windows share their border: the last target of one is the first input of the next. Unfolding leaves out what
         # does not fill a window.
         piece = self.tokens[position * span : (position + 1) * span + 1]
-        return _pair(piece.unfold(0, self.length + 1, self.length))
+        return pair(piece.unfold(0, self.length + 1, self.length))
 
 
-def _pair(windows: Tensor) -> Batch:
+def pair(windows: Tensor) -> Batch:
     """Return the inputs and targets in windows of shape (batch, length + 1)."""
     windows = windows.long()
     return windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
 
 
-def _check(tokens: Tensor, length: int, batch_size: int) -> None:
+def check_place(rank: int, world_size: int) -> None:
+    """Raise DataError where there is no such process."""
+    if not 0 <= rank < world_size:
+        raise DataError(f"rank={rank} is no process of world_size={world_size}; pass 0 to one less.")
+
+
+def check_tokens(tokens: Tensor, length: int, batch_size: int) -> None:
+    """Raise DataError where the tokens are no sequence of integers that holds one window, or a number is no size."""
     for name, value in (("length", length), ("batch_size", batch_size)):
         if value < 1:
             raise DataError(f"{name}={value} is no size; pass at least 1.")

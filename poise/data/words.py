@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,21 +44,25 @@ class WordTokenizer:
             raise DataError(f"a word vocabulary has {repeated!r} {count} times; let its words be distinct.")
 
     @classmethod
-    def from_text(cls, text: str, vocab_size: int | None = None) -> WordTokenizer:
+    def from_text(cls, text: str | Iterable[str], vocab_size: int | None = None) -> WordTokenizer:
         """Return the tokenizer of the words of `text`, or of its most frequent ones up to `vocab_size` types.
 
-        The types count `<unk>` and `<eos>`; words of equal frequency stand in alphabetical order.
+        The text is whole or in pieces, cut anywhere. The types count `<unk>` and `<eos>`; words of equal frequency
+        stand in alphabetical order.
         """
         if vocab_size is not None and vocab_size <= len(_SPECIAL):
             raise DataError(f"vocab_size={vocab_size} leaves no room for words; pass at least {len(_SPECIAL) + 1}.")
         counts: Counter[str] = Counter()
+        characters = 0
         for block in line_blocks(text):
             counts.update(block.split())
+            characters += len(block)
         for special in _SPECIAL:
             counts.pop(special, None)
         if not counts:
-            raise DataError(f"a text of {len(text)} characters has no words; pass a text with words in it.")
-        ranked = sorted(counts, key=lambda word: (-counts[word], word))
+            raise DataError(f"a text of {characters} characters has no words; pass a text with words in it.")
+        ranked = sorted(counts)
+        ranked.sort(key=counts.__getitem__, reverse=True)  # equal counts keep their order
         kept = None if vocab_size is None else vocab_size - len(_SPECIAL)
         return cls((*_SPECIAL, *ranked[:kept]))
 
@@ -95,6 +100,11 @@ class WordTokenizer:
         pieces = ["\n" if index == end else self.words[index] for index in checked_ids(ids, self.vocab_size).tolist()]
         return " ".join(pieces).replace(" \n", "\n").replace("\n ", "\n")
 
+    @property
+    def content(self) -> str:
+        """Return the JSON that `save` writes."""
+        return json.dumps({"kind": self.kind, "words": self.words}) + "\n"
+
     def save(self, folder: Path) -> None:
         """Write tokenizer.json in `folder`."""
-        write_tokenizer(folder, json.dumps({"kind": self.kind, "words": self.words}) + "\n")
+        write_tokenizer(folder, self.content)

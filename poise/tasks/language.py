@@ -17,12 +17,13 @@ from torch import Tensor
 from poise.configs.language import LanguageConfig
 from poise.data import (
     RandomWindows,
-    TextSplits,
+    Text,
     Tokenizer,
-    build_tokenizer,
     evaluation_batches,
+    fit_tokenizer,
     load_tokenizer,
-    read_text,
+    open_text,
+    tokenise,
 )
 from poise.data.errors import DataError
 from poise.models import DEQTransformer, TransformerLM, stream
@@ -30,6 +31,7 @@ from poise.report import Page
 from poise.tasks.base import Measures, Task
 from poise.tasks.language_analysis import analyse
 from poise.tasks.language_report import build_page
+from poise.tasks.progress import Preparation
 from poise.tasks.run_folder import RunFolder
 from poise.tasks.solving import build_adjoint, build_solver
 from poise.tasks.weights import load_weights
@@ -37,6 +39,7 @@ from poise.tasks.weights import load_weights
 LOOKED_AT = 200  # tokens of the validation text that a prompt is taken from
 PROMPT_CHARACTERS = 16
 UNFINISHED = "\ufffd"  # how bytes decode that are no whole character yet
+HASHED = 1 << 20  # tokens at a time
 
 
 class LanguageTask(Task):
@@ -54,7 +57,7 @@ class LanguageTask(Task):
     config: LanguageConfig
     model: DEQTransformer | TransformerLM
 
-    def __init__(self, config: LanguageConfig, tokenizer: Tokenizer, text: TextSplits | None = None) -> None:
+    def __init__(self, config: LanguageConfig, tokenizer: Tokenizer, text: Text | None = None) -> None:
         super().__init__(config)
         self.tokenizer = tokenizer
         self.model = build_model(config, tokenizer.vocab_size)
@@ -63,11 +66,11 @@ class LanguageTask(Task):
     @classmethod
     def create(cls, config: LanguageConfig, folder: RunFolder | None = None) -> Self:
         """Read the text, take the run's tokenizer or build one, and draw the weights."""
-        text = read_text(config.data.path)
+        text = open_text(config.data.path, report=Preparation())
         if folder is not None and folder.tokenizer.is_dir():
             tokenizer = load_tokenizer(folder.tokenizer)
         else:
-            tokenizer = _tokenizer_for(config, text)
+            tokenizer = fit_tokenizer(text, config.data.tokenizer, config.data.vocab_size)
         # The weights are the seed's, whatever was drawn while reading.
         torch.manual_seed(config.seed)
         task = cls(config, tokenizer, text)
@@ -84,12 +87,9 @@ class LanguageTask(Task):
 
     @cached_property
     def tokens(self) -> dict[str, Tensor]:
-        """The token ids of each split, int32 of shape (tokens,)."""
-        text = self._text if self._text is not None else read_text(self.config.data.path)
-        parts = {"train": text.train, "valid": text.valid, "test": text.test}
-        return {
-            split: torch.from_numpy(self.tokenizer.encode(part)) for split, part in parts.items() if part is not None
-        }
+        """The token ids of each split, integers of shape (tokens,); a long text's are mapped from files."""
+        text = self._text or open_text(self.config.data.path, report=Preparation())
+        return tokenise(text, self.tokenizer)
 
     def training_batch(self, index: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor]:
         """Return inputs and targets (batch_size, sequence_length) of a batch."""
@@ -133,7 +133,10 @@ class LanguageTask(Task):
     @cached_property
     def data_fingerprint(self) -> str:
         """A digest of the training tokens."""
-        return hashlib.blake2b(self.tokens["train"].numpy().data, digest_size=16).hexdigest()
+        digest = hashlib.blake2b(digest_size=16)
+        for piece in self.tokens["train"].split(HASHED):  # as int32, whatever they are stored as
+            digest.update(piece.int().numpy().data)
+        return digest.hexdigest()
 
     def identity(self) -> dict[str, Any]:
         """Return what was read and by which network."""
@@ -222,10 +225,3 @@ def build_model(config: LanguageConfig, vocab_size: int) -> DEQTransformer | Tra
         adjoint=build_adjoint(config.adjoint),
         eval_solver=build_solver(config.eval_solver),
     )
-
-
-def _tokenizer_for(config: LanguageConfig, text: TextSplits) -> Tokenizer:
-    kind = config.data.tokenizer
-    if kind == "char":  # every character of the data has an id, also one that training never sees
-        return build_tokenizer(kind, text.train + text.valid + (text.test or ""))
-    return build_tokenizer(kind, text.train, config.data.vocab_size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
 import lightning as L
@@ -11,9 +12,33 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from poise.tasks.base import Task
+from poise.tasks.process import rank
 
 # Lines of a run whose output is no terminal.
 LINES = 20
+
+# Seconds between the lines of a long preparation.
+PATIENCE = 5.0
+
+
+class Preparation:
+    """Prints how far the reading of a long text is, a line every few seconds: nothing for what is done by then."""
+
+    def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.stream = stream
+        self.clock = clock
+        self._doing = ""
+        self._began = self._spoke = 0.0
+
+    def __call__(self, doing: str, done: int, total: int) -> None:
+        """Hear that of `total` characters `done` are."""
+        now = self.clock()
+        if doing != self._doing:
+            self._doing, self._began, self._spoke = doing, now, now
+        elif now - self._spoke >= PATIENCE and rank() == 0:
+            self._spoke = now
+            left = (now - self._began) / done * (total - done)
+            print(f"{doing}: {done / total:.0%}  {_minutes(left)} left", file=self.stream or sys.stderr, flush=True)
 
 
 class MeasureLog(L.Callback):

@@ -9,7 +9,7 @@ from poise.configs.base import OptimizerConfig, SolverConfig, TrainerConfig
 from poise.configs.language import LanguageConfig, ModelConfig, TextDataConfig
 from poise.tasks.engine import build_trainer, quiet_engine
 from poise.tasks.language import LanguageTask
-from poise.tasks.progress import MeasureLog, ProgressDisplay
+from poise.tasks.progress import MeasureLog, Preparation, ProgressDisplay
 
 
 class Screen(io.StringIO):
@@ -60,3 +60,18 @@ def test_a_terminal_gets_a_bar_with_everything_in_one_line(tmp_path, monkeypatch
     for part in ("6/6", "loss ", "residual ", "evaluations 3.0+2.0", "validating", "validation loss"):
         assert part in text
     assert "…" not in text  # nothing is cut off
+
+
+def test_a_long_preparation_says_how_far_it_is_and_a_short_one_nothing(monkeypatch):
+    now = 0.0
+    screen = Screen(terminal=False)
+    hear = Preparation(screen, clock=lambda: now)
+    for doing, seconds in (("reading", 4), ("encoding", 12), ("counting", 4)):
+        for done in range(1, seconds + 1):
+            hear(doing, done * 10, 200)
+            now += 1
+    assert screen.getvalue().splitlines() == ["encoding: 30%  0:11 left", "encoding: 55%  0:08 left"]
+    monkeypatch.setenv("RANK", "1")  # another process than the first
+    now += 10
+    hear("counting", 50, 200)
+    assert len(screen.getvalue().splitlines()) == 2
