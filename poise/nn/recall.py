@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,11 +22,6 @@ class Memory:
     """
 
     inputs: tuple[Tensor, ...]  # one a block, (batch, positions, d_model)
-    valid: Tensor  # (batch, positions), False where nothing is remembered
-
-    def without(self, rows: Tensor) -> Memory:
-        """Forget everything in the rows (batch,) where a new text begins."""
-        return replace(self, valid=self.valid & ~rows[:, None])
 
 
 @dataclass(frozen=True)
@@ -101,12 +96,10 @@ def remembered(past: Memory | None, inputs: Sequence[Tensor], length: int) -> Me
     """Return the last `length` positions of a memory with those of a segment after them; None for length 0."""
     if length == 0:
         return None
-    valid = inputs[0].new_ones(inputs[0].shape[:2], dtype=torch.bool)
-    new = Memory(tuple(part.detach() for part in inputs), valid)
+    new = [part.detach() for part in inputs]
     if past is not None:
-        joined = (torch.cat(pair, dim=1) for pair in zip(past.inputs, new.inputs, strict=True))
-        new = Memory(tuple(joined), torch.cat([past.valid, valid], dim=1))
-    return Memory(tuple(part[:, -length:] for part in new.inputs), new.valid[:, -length:])
+        new = [torch.cat(pair, dim=1) for pair in zip(past.inputs, new, strict=True)]
+    return Memory(tuple(part[:, -length:] for part in new))
 
 
 @torch.no_grad()
@@ -152,9 +145,8 @@ def _places(past: Past | None, x: Tensor) -> tuple[Tensor, Tensor]:
     if isinstance(past, Cache):
         return past.positions, past.positions.amax(dim=1) + 1
     # Rotary positions are relative: counted from the memory's own start, they stay exact however long the text is.
-    length = past.valid.shape[1]
-    before = torch.arange(length, device=x.device).expand_as(past.valid).masked_fill(~past.valid, VOID)
-    return before, torch.full((len(x),), length, device=x.device)
+    length = past.inputs[0].shape[1]
+    return torch.arange(length, device=x.device).expand(len(x), -1), torch.full((len(x),), length, device=x.device)
 
 
 def _projected(
@@ -164,6 +156,6 @@ def _projected(
         return (), ()
     pairs = []
     for block, read in zip(blocks, past.inputs, strict=True):
-        table = rotary(positions[:, None].clamp(min=0), read.dtype)
+        table = rotary(positions[:, None], read.dtype)
         pairs.append(block.project(read, table)[1:])
     return tuple(key for key, _ in pairs), tuple(value for _, value in pairs)

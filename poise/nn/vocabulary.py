@@ -27,9 +27,9 @@ class TiedVocabulary(nn.Embedding):
     def __init__(self, vocab_size: int, d_model: int) -> None:
         super().__init__(vocab_size, d_model)
 
-    def reset_parameters(self) -> None:
-        """Draw the table from N(0, 0.02)."""
-        nn.init.normal_(self.weight, std=INITIAL_STD)
+    def reset_parameters(self, std: float = INITIAL_STD) -> None:
+        """Draw the table from N(0, std^2)."""
+        nn.init.normal_(self.weight, std=std)
 
     def logits(self, state: Tensor) -> Tensor:
         """Return logits (..., vocab_size) of states (..., d_model)."""
@@ -65,10 +65,10 @@ class AdaptiveVocabulary(nn.Module):
         self.softmax = nn.AdaptiveLogSoftmaxWithLoss(d_model, vocab_size, cutoffs, div_value)
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw tables and projections from N(0, 0.02)."""
+    def reset_parameters(self, std: float = INITIAL_STD) -> None:
+        """Draw tables and projections from N(0, std^2)."""
         for weight in self.parameters():
-            nn.init.normal_(weight, std=INITIAL_STD)
+            nn.init.normal_(weight, std=std)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return embeddings (..., d_model) of tokens (...)."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from poise import Anderson
-from poise.models import DEQTransformer, TransformerLM, generate, stream
+from poise.models import DEQTransformer, DEQTrellisNet, TransformerLM, TrellisNet, generate, stream
 
 VOCABULARY = 30
 
@@ -20,7 +20,18 @@ def explicit(**options):
     return TransformerLM(VOCABULARY, 24, 4, n_layers=3, **options).eval()
 
 
-MODELS = pytest.mark.parametrize("make", [deq, explicit])
+def deq_trellis():
+    torch.manual_seed(0)
+    return DEQTrellisNet(VOCABULARY, 16, solver=Anderson(scope="prefix", rtol=1e-6, max_steps=200)).eval()
+
+
+def trellis():
+    torch.manual_seed(0)
+    return TrellisNet(VOCABULARY, 16, n_layers=4).eval()
+
+
+TRANSFORMERS = pytest.mark.parametrize("make", [deq, explicit])
+MODELS = pytest.mark.parametrize("make", [deq, explicit, deq_trellis, trellis])
 
 
 def tokens(batch=2, length=12, seed=0):
@@ -36,8 +47,11 @@ def decoded(model, text, **options):
     return torch.cat(found, dim=1)
 
 
-@MODELS
-@pytest.mark.parametrize("options", [{}, {"norm": "pre"}, {"span": 5}])
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [(make, options) for make in (deq, explicit) for options in ({}, {"norm": "pre"}, {"span": 5})]
+    + [(deq_trellis, {}), (trellis, {})],
+)
 def test_decoding_equals_a_whole_solve(make, options):
     model, text = make(**options), tokens(2, 40)
     with torch.no_grad():
@@ -48,7 +62,7 @@ def test_decoding_equals_a_whole_solve(make, options):
     assert (model.head(torch.cat([state, rest], dim=1)) - whole).abs().max() <= 1e-4
 
 
-@MODELS
+@TRANSFORMERS
 def test_a_window_is_local_attention(make):
     text = tokens(2, 30)
     with torch.no_grad():

@@ -5,7 +5,7 @@ import torch
 
 from poise import Anderson, Implicit, Unrolled
 from poise.fixed_point.linear import GMRES
-from poise.models import DEQTransformer, TransformerLM
+from poise.models import DEQTransformer, DEQTrellisNet, TransformerLM, TrellisNet
 
 SOLVER = Anderson(scope="prefix", rtol=1e-11, max_steps=300)
 
@@ -20,7 +20,18 @@ def explicit(**options):
     return TransformerLM(30, 24, 4, n_layers=3, **options).double()
 
 
-MODELS = pytest.mark.parametrize("make", [deq, explicit])
+def deq_trellis():
+    torch.manual_seed(0)
+    return DEQTrellisNet(30, 16, solver=SOLVER).double()
+
+
+def trellis():
+    torch.manual_seed(0)
+    return TrellisNet(30, 16, n_layers=4).double()
+
+
+TRANSFORMERS = pytest.mark.parametrize("make", [deq, explicit])
+MODELS = pytest.mark.parametrize("make", [deq, explicit, deq_trellis, trellis])
 
 
 def tokens(batch=2, length=24, seed=0):
@@ -35,16 +46,19 @@ def in_segments(model, text, length, memory):
     return torch.cat(states, dim=1)
 
 
-@MODELS
-@pytest.mark.parametrize("norm", ["post", "pre"])
-def test_a_memory_of_everything_gives_the_states_of_the_whole_text(make, norm):
-    model, text = make(norm=norm), tokens()
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [(make, {"norm": norm}) for make in (deq, explicit) for norm in ("post", "pre")]
+    + [(deq_trellis, {}), (trellis, {})],
+)
+def test_a_memory_of_everything_gives_the_states_of_the_whole_text(make, options):
+    model, text = make(**options), tokens()
     whole, _ = model.read(text, None, 0)
     assert torch.allclose(in_segments(model, text, 8, 24), whole, rtol=0, atol=1e-8)
     assert not torch.allclose(in_segments(model, text, 8, 0), whole, rtol=0, atol=1e-3)
 
 
-@MODELS
+@TRANSFORMERS
 def test_local_attention_needs_no_more_memory_than_its_span(make):
     model, text = make(span=4), tokens()
     whole, _ = model.read(text, None, 0)
@@ -52,7 +66,7 @@ def test_local_attention_needs_no_more_memory_than_its_span(make):
     assert not torch.allclose(in_segments(model, text, 6, 2), whole, rtol=0, atol=1e-4)
 
 
-@MODELS
+@TRANSFORMERS
 def test_a_span_is_what_a_position_can_see(make):
     """Through the layers what is seen spreads, so one layer tells: the last of 12 positions, a span of 4."""
     model = TransformerLM(30, 24, 4, n_layers=1, span=4).double() if make is explicit else make(span=4)
@@ -64,19 +78,6 @@ def test_a_span_is_what_a_position_can_see(make):
     assert not torch.equal(last[0], last[1])
     if make is explicit:
         assert torch.equal(last[0], last[2])
-
-
-@MODELS
-def test_rows_that_begin_anew_remember_nothing_and_others_keep_all(make):
-    model, text, old = make(), tokens(3, 8), tokens(3, 8, seed=1)
-    _, past = model.read(old, None, 8)
-    fresh = torch.tensor([False, True, False])
-    found, kept = model.read(text, past.without(fresh), 16)
-    alone = model.read(text[1:2], None, 0)[0]
-    with_past = model.read(text, past, 0)[0]
-    assert torch.allclose(found[1:2], alone, rtol=0, atol=1e-9)
-    assert torch.equal(found[::2], with_past[::2]) or torch.allclose(found[::2], with_past[::2], rtol=0, atol=1e-9)
-    assert kept.valid.sum(dim=1).tolist() == [16, 8, 16]
 
 
 @MODELS
@@ -96,7 +97,7 @@ def test_the_gradient_through_a_memory_is_that_of_the_unrolled_layer():
         model = deq(adjoint=adjoint)
         _, past = model.read(text[:, :6], None, 6)
         assert not any(part.requires_grad for part in past.inputs)
-        past = type(past)(tuple(part.requires_grad_() for part in past.inputs), past.valid)
+        past = type(past)(tuple(part.requires_grad_() for part in past.inputs))
         state, _ = model.read(text[:, 6:], past, 0)
         weights = [model.cell.blocks[0].qkv.weight, model.cell.blocks[1].up.weight, *past.inputs]
         found[name] = torch.autograd.grad(state.sin().sum(), weights)
