@@ -19,12 +19,20 @@ from poise.objectives import confusion_matrix, mean_iou, pixel_accuracy
 from poise.report import Page
 from poise.tasks.base import Measures, Task
 from poise.tasks.labelled import fingerprint
+from poise.tasks.plain_batches import PlainBatches
 from poise.tasks.recognition_analysis import analyse
 from poise.tasks.recognition_measures import quality, summed, weighted_loss
 from poise.tasks.recognition_networks import Network, build_network, start_from
 from poise.tasks.recognition_report import build_page
 from poise.tasks.recognition_samples import Heads, Seen, read_pictures
-from poise.tasks.recognition_views import Batch, PlainBatches, batch_of, classification_view, normalisation, scene_view
+from poise.tasks.recognition_views import (
+    Batch,
+    batch_of,
+    classification_view,
+    normalisation,
+    plain_batches,
+    scene_view,
+)
 from poise.tasks.run_folder import RunFolder
 from poise.tasks.weights import load_weights
 
@@ -149,11 +157,11 @@ class RecognitionTask(Task):
         """What is validated on: the test where there is nothing else."""
         return self.samples.test if self.samples.valid is None else self.samples.valid
 
-    def plain(self, samples: Samples[Any]) -> PlainBatches:
+    def plain(self, samples: Samples[Any]) -> PlainBatches[Batch]:
         """Return samples in batches, as they are measured."""
-        return PlainBatches(samples, self.seen.normalise, self.config.data.eval_batch_size, self.reads)
+        return plain_batches(samples, self.seen.normalise, self.config.data.eval_batch_size, self.reads)
 
-    def evaluation_batches(self, split: str) -> PlainBatches | None:
+    def evaluation_batches(self, split: str) -> PlainBatches[Batch] | None:
         """Return the pictures of a split; where the set has none to validate on, its test is what `valid` means."""
         if split == "valid":
             return self.plain(self.validated)

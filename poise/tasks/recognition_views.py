@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -25,6 +24,7 @@ from poise.data import (
     View,
 )
 from poise.data.views.published import CIFAR10, IMAGENET
+from poise.tasks.plain_batches import PlainBatches
 from poise.tasks.recognition_samples import Heads
 
 MEASURED = 1000  # training pictures whose mean and deviation pictures are normalised by
@@ -87,20 +87,10 @@ def batch_of(inputs: Tensor, labels: Tensor, scenes: Tensor | None, heads: Heads
     return inputs, scenes if heads.classes else None, labels
 
 
-class PlainBatches(Sequence[Any]):
-    """All samples in their order, `size` at a time, normalised; made when asked for."""
+def plain_batches(samples: Samples[Any], normalise: Normalise, size: int, heads: Heads) -> PlainBatches[Batch]:
+    """Return all samples in batches, as they are measured: normalised and not changed otherwise."""
 
-    def __init__(self, samples: Samples[Any], normalise: Normalise, size: int, heads: Heads) -> None:
-        self.samples = samples
-        self.normalise = normalise
-        self.size = size
-        self.heads = heads
+    def plain(part: Samples[Any], number: int) -> Batch:
+        return batch_of(normalise(part.inputs), part.labels, part.scene_labels, heads)
 
-    def __len__(self) -> int:
-        return -(-len(self.samples) // self.size)
-
-    def __getitem__(self, place: Any) -> Batch:
-        if not 0 <= place < len(self):
-            raise IndexError(place)
-        part = self.samples.select(slice(place * self.size, (place + 1) * self.size))
-        return batch_of(self.normalise(part.inputs), part.labels, part.scene_labels, self.heads)
+    return PlainBatches(samples, size, plain)

@@ -1,0 +1,40 @@
+"""Samples as a network is measured on them: all of them in their order, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from poise.data import Samples
+
+Batch = TypeVar("Batch")
+
+
+class PlainBatches(Sequence[Batch]):
+    """All samples in their order, `size` at a time and `times` over; the last batch of each time may be smaller.
+
+    `make(samples, number)`: what a batch is made of its samples, by its number; called whenever it is asked for.
+    """
+
+    def __init__(
+        self, samples: Samples[Any], size: int, make: Callable[[Samples[Any], int], Batch], times: int = 1
+    ) -> None:
+        self.samples = samples
+        self.size = size
+        self.make = make
+        self.times = times
+        self.per_time = -(-len(samples) // size)
+
+    def __len__(self) -> int:
+        return self.per_time * self.times
+
+    def __getitem__(self, number: Any) -> Any:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        start = number % self.per_time * self.size
+        return self.make(self.samples.select(slice(start, start + self.size)), number)
+
+    def find(self, place: int) -> tuple[int, int]:
+        """Return in which batch, and in which row of it, the sample of a place in the whole is."""
+        time, within = divmod(place, len(self.samples))
+        return time * self.per_time + within // self.size, within % self.size
