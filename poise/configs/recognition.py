@@ -1,6 +1,7 @@
 """Settings that `classify`, `segment` and `multitask` share: the network of several resolutions and what it sees."""
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 from poise.configs.base import AdjointConfig, RegularizationConfig, SolverConfig, require, require_positive
@@ -64,4 +65,5 @@ class FullResolutionConfig:
         require(0 <= self.overlap < 1, f"overlap is {self.overlap}; it must be in [0, 1).")
         for name in ("window", "scales"):
             numbers = getattr(self, name) or ()
-            require(all(number > 0 for number in numbers), f"{name} is {list(numbers)}; pass numbers above 0.")
+            fits = all(0 < number < inf for number in numbers)
+            require(fits, f"{name} is {list(numbers)}; pass finite numbers above 0.")
