@@ -1,4 +1,4 @@
-"""Samples as a network is measured on them: all of them in their order, batch by batch."""
+"""What a network is measured on: all samples in order, batch by batch, and what share of these a process takes."""
 
 from __future__ import annotations
 
@@ -38,3 +38,17 @@ class PlainBatches(Sequence[Batch]):
         """Return in which batch, and in which row of it, the sample of a place in the whole is."""
         time, within = divmod(place, len(self.samples))
         return time * self.per_time + within // self.size, within % self.size
+
+
+class Share(Sequence[Any]):
+    """Every `count`-th item of a sequence; the shares of all processes are the whole, none twice."""
+
+    def __init__(self, items: Sequence[Any], rank: int, count: int) -> None:
+        self.items = items
+        self.places = range(rank, len(items), count)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[self.places[index]]

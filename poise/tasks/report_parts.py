@@ -109,6 +109,8 @@ def statuses(summary: Mapping[str, Any]) -> list[Block]:
         blocks.append(Statuses(known))
     if known and summary.get("fixed_budget"):
         blocks.append("Training spends a fixed budget of evaluations and tests nothing: `BUDGET` is no failure there.")
+    if known and (first := summary.get("pretraining_steps")):
+        blocks.append(f"The first {first:,} steps unrolled the cell a few times, as asked, and are not counted here.")
     return blocks
 
 
