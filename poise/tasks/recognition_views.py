@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from poise.configs.classify import ClassifyViewsConfig
+from poise.configs.recognition import Normalisation
 from poise.configs.segment import SegmentViewsConfig
 from poise.data import (
     ColourJitter,
@@ -35,7 +36,7 @@ SMALLEST = 1e-3  # deviation, so that a constant channel stays finite
 Batch = tuple[Tensor, Tensor | None, Tensor | None]
 
 
-def normalisation(name: Literal["data", "cifar10", "imagenet"], train: Samples[Any]) -> Normalise:
+def normalisation(name: Normalisation, train: Samples[Any]) -> Normalise:
     """Return what normalises pictures: as published, or by the first training pictures."""
     if name != "data":
         return CIFAR10 if name == "cifar10" else IMAGENET
