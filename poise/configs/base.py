@@ -108,6 +108,10 @@ class PretrainingConfig:
         require(self.steps >= 0, f"steps is {self.steps}; it must be at least 0.")
         require_positive(self, "layers")
 
+    def covers(self, step: int) -> bool:
+        """Return whether a step of the run, counted from 0, is shallow."""
+        return step < self.steps
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:

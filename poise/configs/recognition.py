@@ -1,9 +1,22 @@
-"""Settings that `classify`, `segment` and `multitask` share: the network of several resolutions and what it sees."""
+"""Settings that `classify`, `segment` and `multitask` share; each of them adds its own after these."""
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
-from poise.configs.base import AdjointConfig, RegularizationConfig, SolverConfig, require, require_positive
+from poise.configs.base import (
+    AdjointConfig,
+    OptimizerConfig,
+    PretrainingConfig,
+    RegularizationConfig,
+    SolverConfig,
+    TrainerConfig,
+    require,
+    require_positive,
+)
+from poise.configs.samples import SamplesConfig
+
+Normalisation = Literal["data", "cifar10", "imagenet"]
 
 # In training a fixed budget, as published for pictures.
 SOLVER = SolverConfig(name="anderson", rtol=None, max_steps=5, form="type2", history=5)
@@ -11,6 +24,21 @@ EVAL_SOLVER = SolverConfig(name="anderson", rtol=1e-3, max_steps=30, form="type2
 ADJOINT = AdjointConfig(name="phantom", steps=3)
 # Residuals of training were lower with the penalty on digits, 0.02 against 0.06 (trial).
 REGULARIZATION = RegularizationConfig(jacobian_weight=0.4, jacobian_frequency=0.1)
+
+
+@dataclass(frozen=True)
+class PictureViewsConfig:
+    """What training sees of a picture."""
+
+    flip: bool = False
+    """mirror images of half of the pictures; not of digits or letters"""
+    colour: float = 0.0
+    """brightness, contrast and saturation change by this part at most"""
+    normalise: Normalisation = "data"
+    """mean and deviation of each channel: of the first training pictures, or as published"""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.colour < 1, f"colour is {self.colour}; it must be in [0, 1).")
 
 
 @dataclass(frozen=True)
@@ -64,4 +92,40 @@ class FullResolutionConfig:
         require(0 <= self.overlap < 1, f"overlap is {self.overlap}; it must be in [0, 1).")
         for name in ("window", "scales"):
             numbers = getattr(self, name) or ()
-            require(all(number > 0 for number in numbers), f"{name} is {list(numbers)}; pass numbers above 0.")
+            fits = all(0 < number < inf for number in numbers)
+            require(fits, f"{name} is {list(numbers)}; pass finite numbers above 0.")
+
+
+@dataclass(frozen=True)
+class RecognitionConfig:
+    """What runs on pictures depend on; the defaults are those for scenes."""
+
+    recipe: str | None = None
+    """name of the recipe that these settings come from"""
+    seed: int = 0
+    """seed of weights, batches, views and dropout"""
+    init_from: str | None = None
+    """folder of a run of classify, segment or multitask whose stem and trunk this one starts from"""
+    data: SamplesConfig = SamplesConfig(path="scenes", batch_size=16, eval_batch_size=50)
+    """samples"""
+    views: PictureViewsConfig = PictureViewsConfig()
+    """views"""
+    model: MultiscaleConfig = MultiscaleConfig(channels=(16, 32, 32), downsamplings=1)
+    """network"""
+    solver: SolverConfig = SOLVER
+    """solver in training; a fixed budget, as published for pictures"""
+    eval_solver: SolverConfig = EVAL_SOLVER
+    """solver of validation"""
+    adjoint: AdjointConfig = ADJOINT
+    """gradient of the equilibrium"""
+    regularization: RegularizationConfig = REGULARIZATION
+    """what keeps equilibria easy to find; residuals of training were lower with it on digits (trial)"""
+    pretraining: PretrainingConfig = PretrainingConfig()
+    """shallow training at first"""
+    optimizer: OptimizerConfig = OptimizerConfig(warmup_steps=50)
+    """optimizer"""
+    trainer: TrainerConfig = TrainerConfig(max_steps=600, val_check_interval=200, checkpoint_every_n_steps=100)
+    """engine"""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**32, f"seed is {self.seed}; it must be in [0, 2**32).")

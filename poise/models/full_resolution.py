@@ -69,7 +69,7 @@ def multiscale_probabilities(
     """
     _check(pictures)
     height, width = pictures.shape[2:]
-    sizes = [(round(height * scale), round(width * scale)) for scale in scales]
+    sizes = [scaled_size((height, width), scale) for scale in scales]
     if not sizes or min(min(size) for size in sizes) < 1:
         raise ValueError(f"scales={tuple(scales)} of {height}x{width} leave no picture; pass at least one, and larger.")
 
@@ -88,6 +88,12 @@ def multiscale_probabilities(
             total = probabilities if total is None else total.add_(probabilities)
     assert total is not None
     return total.div_(len(sizes) * (2 if flip else 1))
+
+
+def scaled_size(size: Sequence[int], scale: float) -> tuple[int, int]:
+    """Return the height and width of a picture at a scale; a small scale may leave 0."""
+    height, width = size
+    return round(height * scale), round(width * scale)
 
 
 def _starts(length: int, window: int, overlap: float) -> list[int]:

@@ -21,6 +21,7 @@ from poise.nn import activation_bytes
 from poise.report import Page
 from poise.tasks.errors import DIVERGENCE_REMEDY, RunError
 from poise.tasks.optimization import build_optimizer, scaled_to_batch, warmup_cosine
+from poise.tasks.plain_batches import Share
 from poise.tasks.regularization import largest_radius, observed, penalty, step_of_training
 from poise.tasks.run_folder import RunFolder
 from poise.tasks.solving import CostRecord, SolveTotals, equilibria
@@ -56,6 +57,7 @@ class Task(L.LightningModule, ABC):
         self.split = "valid"
         self._sums: dict[str, Tensor] = {}
         self._radius: float | None = None
+        self._shallow = False  # whether what the layers have counted since they were drained is of shallow steps
 
     # What a task is ---------------------------------------------------------------------------------------------------
 
@@ -143,6 +145,9 @@ class Task(L.LightningModule, ABC):
         torch.manual_seed(batch_seed(self.config.seed, index, self.trainer.global_rank))
         alike = torch.Generator().manual_seed(batch_seed(self.config.seed, index, ALL_RANKS))
         regularization, pretraining = self.config.regularization, self.config.pretraining
+        if pretraining.covers(self.trainer.global_step) != self._shallow:
+            self.drain_training()
+            self._shallow = not self._shallow
         with (
             step_of_training(self.model, regularization, pretraining, self.trainer.global_step, alike),
             observed(self.model) as solves,
@@ -234,14 +239,18 @@ class Task(L.LightningModule, ABC):
     # Costs and checkpoints --------------------------------------------------------------------------------------------
 
     def drain_training(self) -> dict[str, float]:
-        """Move what the layers counted since last time to the record; return evaluations a solve among it."""
+        """Move what the layers counted since last time to the record; return evaluations a solve among it.
+
+        Shallow pretraining solves nothing, so that its spent budgets are no part of the record.
+        """
         found = {}
         for name, total in (("forward", self.cost.forward), ("backward", self.cost.backward)):
             recent = SolveTotals()
             for layer in equilibria(self.model):
                 tally = getattr(layer.counters, name)
                 recent.add(tally)
-                total.add(tally)
+                if not self._shallow:
+                    total.add(tally)
                 tally.reset()
             if recent.solves:
                 found[f"{name}_evaluations"] = recent.mean_evaluations
@@ -283,20 +292,6 @@ class Task(L.LightningModule, ABC):
         for layer in equilibria(self.model):
             layer.counters.reset()
         return found
-
-
-class Share(Sequence[Any]):
-    """Every `count`-th item of a sequence; the shares of all processes are the whole, none twice."""
-
-    def __init__(self, items: Sequence[Any], rank: int, count: int) -> None:
-        self.items = items
-        self.places = range(rank, len(items), count)
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.items[self.places[index]]
 
 
 def _to_device(batch: Any, device: torch.device) -> Any:

@@ -8,37 +8,21 @@ from pathlib import PurePath
 from statistics import median
 from typing import Any
 
-from poise.report import (
-    Block,
-    Figure,
-    Page,
-    Sample,
-    Section,
-    Series,
-    Settings,
-    Tile,
-    histogram,
-    line_chart,
-)
-from poise.tasks.report_parts import column, cost_tiles, costs, evaluation_blocks, page, statuses, training_solves
+from poise.report import Block, Figure, Page, Sample, Section, Series, Tile, line_chart
+from poise.tasks.report_parts import Recorded, column, costs, evaluation_counts, page, statuses, training_solves
 from poise.tasks.run_folder import RunFolder
 
 
 def build_page(folder: RunFolder) -> Page:
     """Return the report of a run."""
-    _, settings = folder.read_config()
-    summary = folder.read_json(folder.summary)
-    analysis = folder.read_json(folder.analysis)
-    rows = folder.read_metrics()
+    run = Recorded.read(folder)
     sections = [
-        Section("Learning", _learning(rows, summary)),
-        Section("Equilibrium", _equilibrium(rows, analysis, summary)),
-        Section("Cost", _cost(analysis, summary)),
-        Section("Text", [Sample(**text) for text in analysis.get("texts", [])]),
-        Section("Evaluation", evaluation_blocks(folder.read_json(folder.evaluation), "window")),
-        Section("Settings", [Settings(settings)]),
+        Section("Learning", _learning(run.rows)),
+        Section("Equilibrium", _equilibrium(run)),
+        Section("Cost", [*_memory(run.analysis), *costs(run.summary, "window")]),
+        Section("Text", [Sample(**text) for text in run.analysis.get("texts", [])]),
     ]
-    return page(_title(settings), "language", settings, summary, _sentence(summary), _tiles(summary), sections)
+    return page(run, _title(run.settings), _sentence, _tiles, sections, "window")
 
 
 def _title(settings: Mapping[str, Any]) -> str:
@@ -48,26 +32,22 @@ def _title(settings: Mapping[str, Any]) -> str:
     return f"{network} on {'the documentation of Python' if source == 'embedded' else PurePath(source).name}"
 
 
-def _sentence(summary: Mapping[str, Any]) -> str:
-    if not summary:
-        return ""
+def _sentence(run: Recorded) -> str:
+    summary = run.summary
     return (
         f"Validation loss {summary['val_loss']:.4f} nats a token over the whole validation split (tokens: "
         f"`{summary['tokenizer']}`, {summary['vocab_size']:,} of them) after {summary['steps']:,} steps."
     )
 
 
-def _tiles(summary: Mapping[str, Any]) -> list[Tile]:
-    if not summary:
-        return []
+def _tiles(run: Recorded) -> list[Tile]:
     return [
-        Tile("validation loss", summary["val_loss"], note="nats a token"),
-        Tile("perplexity", summary["val_perplexity"], note="validation, a token"),
-        *cost_tiles(summary),
+        Tile("validation loss", run.summary["val_loss"], note="nats a token"),
+        Tile("perplexity", run.summary["val_perplexity"], note="validation, a token"),
     ]
 
 
-def _learning(rows: Sequence[Mapping[str, float]], summary: Mapping[str, Any]) -> list[Block]:
+def _learning(rows: Sequence[Mapping[str, float]]) -> list[Block]:
     if not rows:
         return []
     loss = line_chart(
@@ -85,22 +65,11 @@ def _learning(rows: Sequence[Mapping[str, float]], summary: Mapping[str, Any]) -
     return [loss, rate]
 
 
-def _equilibrium(
-    rows: Sequence[Mapping[str, float]], analysis: Mapping[str, Any], summary: Mapping[str, Any]
-) -> list[Block]:
-    blocks = training_solves(rows)
-    if "residuals" in analysis:
-        blocks.append(_residual_curves(analysis["residuals"]))
-    if "evaluations" in analysis:
-        blocks.append(
-            histogram(
-                {float(steps): number for steps, number in analysis["evaluations"].items()},
-                title="Evaluations a window",
-                x_label="evaluations of the cell",
-                y_label="validation windows",
-            )
-        )
-    return [*blocks, *statuses(summary)]
+def _equilibrium(run: Recorded) -> list[Block]:
+    blocks = training_solves(run.rows)
+    if "residuals" in run.analysis:
+        blocks.append(_residual_curves(run.analysis["residuals"]))
+    return [*blocks, *evaluation_counts(run.analysis, "window"), *statuses(run.summary)]
 
 
 def _residual_curves(residuals: Mapping[str, Sequence[Sequence[float | None]]]) -> Figure:
@@ -123,19 +92,17 @@ def _residual_curves(residuals: Mapping[str, Sequence[Sequence[float | None]]]) 
     )
 
 
-def _cost(analysis: Mapping[str, Any], summary: Mapping[str, Any]) -> list[Block]:
-    blocks: list[Block] = []
+def _memory(analysis: Mapping[str, Any]) -> list[Block]:
     memory = analysis.get("memory")
-    if memory:
-        series = [Series(name, memory["depths"], memory[name], markers=True) for name in ("equilibrium", "unrolled")]
-        blocks.append(
-            line_chart(
-                series,
-                title="Held for the backward, one window",
-                x_label="effective depth (evaluations of the cell)",
-                y_label="bytes",
-                y_unit="bytes",
-                from_zero=True,
-            )
+    if not memory:
+        return []
+    return [
+        line_chart(
+            [Series(name, memory["depths"], memory[name], markers=True) for name in ("equilibrium", "unrolled")],
+            title="Held for the backward, one window",
+            x_label="effective depth (evaluations of the cell)",
+            y_label="bytes",
+            y_unit="bytes",
+            from_zero=True,
         )
-    return [*blocks, *costs(summary, "window")]
+    ]

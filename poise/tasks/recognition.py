@@ -15,16 +15,25 @@ from poise.configs.errors import ConfigError
 from poise.data import VOID, DataError, Samples, SampleSplits, SceneView, ShuffledBatches, View
 from poise.data.encoded_pictures import Encoded
 from poise.models import Predictions, ResNet, multiscale_probabilities, sliding_logits
+from poise.models.full_resolution import scaled_size
 from poise.objectives import confusion_matrix, mean_iou, pixel_accuracy
 from poise.report import Page
 from poise.tasks.base import Measures, Task
 from poise.tasks.labelled import fingerprint
+from poise.tasks.plain_batches import PlainBatches
 from poise.tasks.recognition_analysis import analyse
 from poise.tasks.recognition_measures import quality, summed, weighted_loss
-from poise.tasks.recognition_networks import Network, build_network, start_from
+from poise.tasks.recognition_networks import Network, build_network, refuse_small, start_from
 from poise.tasks.recognition_report import build_page
 from poise.tasks.recognition_samples import Heads, Seen, read_pictures
-from poise.tasks.recognition_views import Batch, PlainBatches, batch_of, classification_view, normalisation, scene_view
+from poise.tasks.recognition_views import (
+    Batch,
+    batch_of,
+    classification_view,
+    normalisation,
+    plain_batches,
+    scene_view,
+)
 from poise.tasks.run_folder import RunFolder
 from poise.tasks.weights import load_weights
 
@@ -82,6 +91,7 @@ class RecognitionTask(Task):
         if config.init_from is not None and folder is None:  # a resumed run has weights of its own
             start_from(task.model, config.init_from)
         task._try_a_batch()
+        task._refuse_scales(samples.test)
         return task
 
     @classmethod
@@ -103,23 +113,29 @@ class RecognitionTask(Task):
         data = self.config.data
         found = read_pictures(data, self.reads)
         self.seen.refuse_others(found.train, self.reads, data.path)
+        self._refuse_scales(found.test)
         return found
 
     def _try_a_batch(self) -> None:
         """Refuse views and pictures that do not fit the network before a run begins."""
         try:
-            inputs = self.training_batch(0)[0]
-            scales = len(self.config.model.channels)
-            smallest = min(inputs.shape[-2:]) // 2**self.config.model.downsamplings
+            size = self.training_batch(0)[0].shape[-2:]
         except DataError:  # of a picture, which says so itself
             raise
         except ValueError as error:
             raise ConfigError(f"the views do not fit the pictures of {self.config.data.path!r}: {error}") from error
-        if not isinstance(self.model, ResNet) and smallest < 2 ** (scales - 1):
-            raise ConfigError(
-                f"pictures of {inputs.shape[-2]}x{inputs.shape[-1]} have no {scales} scales with model.downsamplings "
-                f"{self.config.model.downsamplings}; pass fewer model.channels, or larger pictures."
-            )
+        if not isinstance(self.model, ResNet):
+            refuse_small(size, self.config.model, f"pictures of {size[0]}x{size[1]}", "larger pictures")
+
+    def _refuse_scales(self, whole: Samples[Any]) -> None:
+        """Refuse scales that leave too little of the pictures that they are measured on, long before they are."""
+        if not self.reads.pixels:
+            return
+        height, width = whole.inputs.shape[2:]
+        for scale in self.config.full_resolution.scales:
+            size = scaled_size((height, width), scale)
+            pictures = f"pictures of {height}x{width}, made {size[0]}x{size[1]} by {scale:g} of full_resolution.scales,"
+            refuse_small(size, self.config.model, pictures, "larger pictures or scales")
 
     @cached_property
     def training_view(self) -> Any:
@@ -149,11 +165,11 @@ class RecognitionTask(Task):
         """What is validated on: the test where there is nothing else."""
         return self.samples.test if self.samples.valid is None else self.samples.valid
 
-    def plain(self, samples: Samples[Any]) -> PlainBatches:
+    def plain(self, samples: Samples[Any]) -> PlainBatches[Batch]:
         """Return samples in batches, as they are measured."""
-        return PlainBatches(samples, self.seen.normalise, self.config.data.eval_batch_size, self.reads)
+        return plain_batches(samples, self.seen.normalise, self.config.data.eval_batch_size, self.reads)
 
-    def evaluation_batches(self, split: str) -> PlainBatches | None:
+    def evaluation_batches(self, split: str) -> PlainBatches[Batch] | None:
         """Return the pictures of a split; where the set has none to validate on, its test is what `valid` means."""
         if split == "valid":
             return self.plain(self.validated)

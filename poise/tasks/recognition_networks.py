@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,19 @@ def build_network(
         "eval_solver": build_solver(eval_solver),
     }
     return _laid_out(MDEQ(architecture, **heads, **solving))
+
+
+def refuse_small(size: Sequence[int], model: MultiscaleConfig, pictures: str, remedy: str) -> None:
+    """Raise a ConfigError where the coarsest scale of pictures of that height and width is less than a pixel.
+
+    `pictures`, `remedy`: what the sentence says of them, and what to do beside making the network smaller.
+    """
+    scales = len(model.channels)
+    if min(size) < 2 ** (scales - 1 + model.downsamplings):
+        raise ConfigError(
+            f"{pictures} have no {scales} scales with model.downsamplings {model.downsamplings}; pass fewer "
+            f"model.channels, or {remedy}."
+        )
 
 
 def _laid_out(network: Any) -> Any:

@@ -7,20 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from poise.report import (
-    Block,
-    Page,
-    Section,
-    Series,
-    Settings,
-    Table,
-    Tile,
-    confusion_figure,
-    histogram,
-    line_chart,
-    picture,
-)
-from poise.tasks.report_parts import column, cost_tiles, costs, evaluation_blocks, page, statuses, training_solves
+from poise.report import Block, Page, Section, Series, Table, Tile, confusion_figure, line_chart, picture
+from poise.tasks.report_parts import Recorded, column, costs, evaluation_counts, page, statuses, training_solves
 from poise.tasks.run_folder import RunFolder
 
 NETWORKS = {"deq": "An MDEQ", "explicit": "An explicit network of several resolutions", "resnet": "A residual network"}
@@ -35,28 +23,22 @@ MEASURES = {
 
 def build_page(folder: RunFolder) -> Page:
     """Return the report of a run."""
-    task, settings = folder.read_config()
-    summary = folder.read_json(folder.summary)
-    analysis = folder.read_json(folder.analysis)
-    rows = folder.read_metrics()
+    run = Recorded.read(folder)
     sections = [
-        Section("Pictures", _pictures(analysis)),
-        Section("Learning", _learning(rows)),
-        Section("Classes", _classes(analysis)),
-        Section("Equilibrium", _equilibrium(rows, analysis, summary)),
-        Section("Cost", costs(summary, "picture")),
-        Section("Evaluation", evaluation_blocks(folder.read_json(folder.evaluation), "picture")),
-        Section("Settings", [Settings(settings)]),
+        Section("Pictures", _pictures(run.analysis)),
+        Section("Learning", _learning(run.rows)),
+        Section("Classes", _classes(run.analysis)),
+        Section("Equilibrium", _equilibrium(run)),
+        Section("Cost", costs(run.summary, "picture")),
     ]
-    network = NETWORKS.get(settings.get("model", {}).get("kind", ""), "A network")
-    path = str(settings.get("data", {}).get("path", ""))
+    network = NETWORKS.get(run.settings.get("model", {}).get("kind", ""), "A network")
+    path = str(run.settings.get("data", {}).get("path", ""))
     title = f"{network} on {DATA.get(path, PurePath(path).name)}"
-    return page(title, task, settings, summary, _sentence(summary), _tiles(summary), sections)
+    return page(run, title, _sentence, _tiles, sections, "picture")
 
 
-def _sentence(summary: Mapping[str, Any]) -> str:
-    if not summary:
-        return ""
+def _sentence(run: Recorded) -> str:
+    summary = run.summary
     pictures = "test" if summary["validated_on"] == "test" else "validation"
     found = []
     if "val_accuracy" in summary:
@@ -70,16 +52,14 @@ def _sentence(summary: Mapping[str, Any]) -> str:
     return f"{sentence[0].upper()}{sentence[1:]}{began}\n\nData: {summary['data']}."
 
 
-def _tiles(summary: Mapping[str, Any]) -> list[Tile]:
-    if not summary:
-        return []
+def _tiles(run: Recorded) -> list[Tile]:
+    summary = run.summary
     on = summary["validated_on"] if summary["validated_on"] == "test" else "validation"
-    tiles = [
+    return [
         Tile(label, summary[f"val_{name}"], note=f"{on} pictures")
         for name, label in MEASURES.items()
         if f"val_{name}" in summary and name != "top5_accuracy"
     ]
-    return [*tiles, *cost_tiles(summary)]
 
 
 def _pictures(analysis: Mapping[str, Any]) -> list[Block]:
@@ -144,9 +124,8 @@ def _classes(analysis: Mapping[str, Any]) -> list[Block]:
     return blocks
 
 
-def _equilibrium(
-    rows: Sequence[Mapping[str, float]], analysis: Mapping[str, Any], summary: Mapping[str, Any]
-) -> list[Block]:
+def _equilibrium(run: Recorded) -> list[Block]:
+    analysis = run.analysis
     blocks: list[Block] = []
     if budgets := analysis.get("budgets"):
         evaluations = budgets["evaluations"]
@@ -173,16 +152,7 @@ def _equilibrium(
                 log_y=True,
             )
         )
-    if counts := analysis.get("evaluations"):
-        blocks.append(
-            histogram(
-                {float(steps): number for steps, number in counts.items()},
-                title="Evaluations a picture",
-                x_label="evaluations of the cell, validation",
-                y_label="pictures",
-            )
-        )
-    blocks += training_solves(rows)
+    blocks += [*evaluation_counts(analysis, "picture"), *training_solves(run.rows)]
     if maps := analysis.get("residual_maps"):
         blocks.append(
             picture(
@@ -200,4 +170,4 @@ def _equilibrium(
             f"The cell's Jacobian at the equilibria of {radius['pictures']} pictures has a spectral radius of "
             f"{radius['mean']:.2f} in the mean and {radius['largest']:.2f} at most."
         )
-    return [*blocks, *statuses(summary)]
+    return [*blocks, *statuses(run.summary)]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from poise.configs.classify import ClassifyViewsConfig
+from poise.configs.recognition import Normalisation
 from poise.configs.segment import SegmentViewsConfig
 from poise.data import (
     ColourJitter,
@@ -25,6 +25,7 @@ from poise.data import (
     View,
 )
 from poise.data.views.published import CIFAR10, IMAGENET
+from poise.tasks.plain_batches import PlainBatches
 from poise.tasks.recognition_samples import Heads
 
 MEASURED = 1000  # training pictures whose mean and deviation pictures are normalised by
@@ -35,7 +36,7 @@ SMALLEST = 1e-3  # deviation, so that a constant channel stays finite
 Batch = tuple[Tensor, Tensor | None, Tensor | None]
 
 
-def normalisation(name: Literal["data", "cifar10", "imagenet"], train: Samples[Any]) -> Normalise:
+def normalisation(name: Normalisation, train: Samples[Any]) -> Normalise:
     """Return what normalises pictures: as published, or by the first training pictures."""
     if name != "data":
         return CIFAR10 if name == "cifar10" else IMAGENET
@@ -87,20 +88,10 @@ def batch_of(inputs: Tensor, labels: Tensor, scenes: Tensor | None, heads: Heads
     return inputs, scenes if heads.classes else None, labels
 
 
-class PlainBatches(Sequence[Any]):
-    """All samples in their order, `size` at a time, normalised; made when asked for."""
+def plain_batches(samples: Samples[Any], normalise: Normalise, size: int, heads: Heads) -> PlainBatches[Batch]:
+    """Return all samples in batches, as they are measured: normalised and not changed otherwise."""
 
-    def __init__(self, samples: Samples[Any], normalise: Normalise, size: int, heads: Heads) -> None:
-        self.samples = samples
-        self.normalise = normalise
-        self.size = size
-        self.heads = heads
+    def plain(part: Samples[Any], number: int) -> Batch:
+        return batch_of(normalise(part.inputs), part.labels, part.scene_labels, heads)
 
-    def __len__(self) -> int:
-        return -(-len(self.samples) // self.size)
-
-    def __getitem__(self, place: Any) -> Batch:
-        if not 0 <= place < len(self):
-            raise IndexError(place)
-        part = self.samples.select(slice(place * self.size, (place + 1) * self.size))
-        return batch_of(self.normalise(part.inputs), part.labels, part.scene_labels, self.heads)
+    return PlainBatches(samples, size, plain)

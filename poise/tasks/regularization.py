@@ -82,7 +82,7 @@ def step_of_training(
     layers = list(equilibria(model))
     before = [(layer.solver, layer.adjoint) for layer in layers]
     for layer in layers:
-        if step < pretraining.steps:
+        if pretraining.covers(step):
             layer.solver = Picard(rtol=None, max_steps=pretraining.layers, scope=layer.solver.scope)
             layer.adjoint = Unrolled()
         elif regularization.jitter:

@@ -5,8 +5,9 @@ No torch: a page is made from what the folder of a run holds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 from poise.report import (
     Block,
@@ -18,8 +19,28 @@ from poise.report import (
     Table,
     Tile,
     format_value,
+    histogram,
     line_chart,
 )
+from poise.tasks.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the folder of a run holds for its page; what is not there (yet) is empty."""
+
+    task: str
+    settings: Mapping[str, Any]
+    rows: Sequence[Mapping[str, float]]
+    summary: Mapping[str, Any]
+    analysis: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> Self:
+        """Return it from the files."""
+        found = (folder.read_json(path) for path in (folder.summary, folder.analysis, folder.evaluation))
+        return cls(*folder.read_config(), folder.read_metrics(), *found)
 
 
 def column(rows: Sequence[Mapping[str, float]], name: str) -> tuple[list[float], list[float]]:
@@ -29,24 +50,29 @@ def column(rows: Sequence[Mapping[str, float]], name: str) -> tuple[list[float],
 
 
 def page(
+    run: Recorded,
     title: str,
-    task: str,
-    settings: Mapping[str, Any],
-    summary: Mapping[str, Any],
-    sentence: str,
-    tiles: Sequence[Tile],
+    sentence: Callable[[Recorded], str],
+    tiles: Callable[[Recorded], list[Tile]],
     sections: Sequence[Section],
+    sample: str,
 ) -> Page:
-    """Return the page of a run; sections without a block are left out."""
-    recipe = settings.get("recipe")
-    versions = summary.get("versions", {})
+    """Return the page of a run: its own sections, those that have a block, then evaluation and settings.
+
+    `sentence`, `tiles`: what is said at the top of a finished run, before what it cost. `sample`: what one is called.
+    """
+    recipe = run.settings.get("recipe")
+    ends = [
+        Section("Evaluation", evaluation_blocks(run.evaluation, sample)),
+        Section("Settings", [Settings(run.settings)]),
+    ]
     return Page(
         title=title,
-        eyebrow=f"{task}, {f'recipe {recipe}' if recipe else 'no recipe'}, seed {settings.get('seed')}",
-        summary=sentence or "This run is not finished: figures show what it has recorded so far.",
-        tiles=list(tiles),
-        sections=[section for section in sections if section.blocks],
-        footer=", ".join(f"{name} {version}" for name, version in versions.items()),
+        eyebrow=f"{run.task}, {f'recipe {recipe}' if recipe else 'no recipe'}, seed {run.settings.get('seed')}",
+        summary=sentence(run) if run.summary else "This run is not finished: figures show what it has recorded so far.",
+        tiles=[*tiles(run), *cost_tiles(run.summary)] if run.summary else [],
+        sections=[section for section in (*sections, *ends) if section.blocks],
+        footer=", ".join(f"{name} {version}" for name, version in run.summary.get("versions", {}).items()),
     )
 
 
@@ -96,6 +122,21 @@ def training_solves(rows: Sequence[Mapping[str, float]]) -> list[Block]:
     return blocks
 
 
+def evaluation_counts(analysis: Mapping[str, Any], sample: str) -> list[Block]:
+    """Return how many samples of validation took how many evaluations; `sample`: what one is called."""
+    counts = analysis.get("evaluations")
+    if not counts:
+        return []
+    return [
+        histogram(
+            {float(steps): number for steps, number in counts.items()},
+            title=f"Evaluations a {sample}",
+            x_label="evaluations of the cell",
+            y_label=f"validation {sample}s",
+        )
+    ]
+
+
 def statuses(summary: Mapping[str, Any]) -> list[Block]:
     """Return how the solves of a run ended."""
     blocks: list[Block] = []
@@ -109,6 +150,8 @@ def statuses(summary: Mapping[str, Any]) -> list[Block]:
         blocks.append(Statuses(known))
     if known and summary.get("fixed_budget"):
         blocks.append("Training spends a fixed budget of evaluations and tests nothing: `BUDGET` is no failure there.")
+    if known and (first := summary.get("pretraining_steps")):
+        blocks.append(f"The first {first:,} steps unrolled the cell a few times, as asked, and are not counted here.")
     return blocks
 
 

@@ -1,19 +1,21 @@
 """summary.json: one schema for every task.
 
-identity   task, recipe, seed, steps, parameters, versions (poise, python, torch, lightning), and what the task adds
-           (language: data, tokenizer, vocab_size, model; vicreg: model, other, data, training_samples, loss; classify,
-           segment, multitask: model, data, training_samples, validation_samples, validated_on, init_from)
+identity   task, recipe, seed, steps, pretraining_steps (the first of them, which unrolled the cell a few times and
+           solved nothing), parameters, versions (poise, python, torch, lightning), and what the task adds (language:
+           data, tokenizer, vocab_size, model; vicreg: model, other, data, training_samples, loss; classify, segment,
+           multitask: model, data, training_samples, validation_samples, validated_on, init_from)
 quality    the task's measures on its whole validation split, named `val_...` (language: val_loss in nats a token,
            val_perplexity; vicreg: val_probe_accuracy, val_knn_accuracy, val_few_accuracy; classify: val_accuracy,
            val_top5_accuracy, val_loss; segment: val_mean_iou, val_pixel_accuracy, val_loss; multitask: all of these)
            and val_spectral_radius where it was asked for
 cost       train_seconds, train_cpu_seconds: training steps alone, in the first process, over all resumptions;
-           mean_forward_evaluations, mean_backward_evaluations: evaluations of the cell a solve in training;
-           mean_validation_evaluations: the same in validation; activation_bytes: held for the backward by one training
-           batch, all up to the loss, parameters left out; block_activation_bytes: the same for the hidden layers alone
-health     statuses, validation_statuses, backward_statuses: samples by how their solves ended, in training, in
-           validation and in the backward; fixed_budget: whether training spends its budget untested (rtol null), which
-           makes BUDGET no failure there
+           mean_forward_evaluations, mean_backward_evaluations: evaluations of the cell a solve in training, without
+           steps of pretraining; mean_validation_evaluations: the same in validation; activation_bytes: held for the
+           backward by one training batch, all up to the loss, parameters left out; block_activation_bytes: the same for
+           the hidden layers alone
+health     statuses, validation_statuses, backward_statuses: samples by how their solves ended, in training without
+           steps of pretraining, in validation and in the backward; fixed_budget: whether training spends its budget
+           untested (rtol null), which makes BUDGET no failure there
 
 All keys stand side by side; a network without an equilibrium has no evaluations (0) and no statuses ({}).
 """
@@ -42,6 +44,7 @@ def summarise(task: Task, steps: int, quality: dict[str, float], activations: di
         "seed": task.config.seed,
         **task.identity(),
         "steps": steps,
+        "pretraining_steps": min(steps, task.config.pretraining.steps) if task.solves else 0,
         "parameters": sum(weight.numel() for weight in task.model.parameters()),
         "versions": {
             "poise": poise.__version__,
@@ -66,9 +69,11 @@ def summarise(task: Task, steps: int, quality: dict[str, float], activations: di
 def summary_table(summary: dict[str, Any], quality_names: Mapping[str, str]) -> str:
     """Return the summary as a short table for people."""
     rows = [(quality_names.get(name, name), f"{summary[name]:.4g}") for name in quality_names if name in summary]
+    first = summary["pretraining_steps"]
+    shallow = f", the first {first:,} shallow and in no count below" if first else ""
     rows += [
         ("parameters", f"{summary['parameters']:,}"),
-        ("training", f"{summary['steps']:,} steps in {format_value(summary['train_seconds'], 'seconds')}"),
+        ("training", f"{summary['steps']:,} steps in {format_value(summary['train_seconds'], 'seconds')}{shallow}"),
         ("bytes held for backward", format_value(summary["activation_bytes"], "bytes")),
     ]
     if summary["mean_forward_evaluations"]:

@@ -27,6 +27,7 @@ from poise.report import Page
 from poise.tasks.base import Measures, Task
 from poise.tasks.fine_tuning import accuracy, fine_tune
 from poise.tasks.labelled import fingerprint, read_labelled, saved_samples
+from poise.tasks.plain_batches import PlainBatches
 from poise.tasks.probing import Probes, features_of, fit_probes
 from poise.tasks.process import rank
 from poise.tasks.run_folder import RunFolder
@@ -35,9 +36,9 @@ from poise.tasks.vicreg_networks import Shapes, build_model
 from poise.tasks.vicreg_report import build_page
 from poise.tasks.vicreg_views import (
     Kinds,
-    PlainBatches,
     kinds,
     labelled_view,
+    plain_batches,
     seen_shapes,
     training_views,
     two_views,
@@ -163,11 +164,11 @@ class VICRegTask(Task):
         """Return the features of the first view."""
         return self.model.features(batch[0])
 
-    def plain(self, part: str) -> PlainBatches:
+    def plain(self, part: str) -> PlainBatches[tuple[Kinds, Tensor]]:
         """Return `train` or `test` in batches as the probes see them."""
         config = self.config
         times = config.probe.placements[0 if part == "train" else 1]
-        return PlainBatches(getattr(self.samples, part), config.views, config.data.eval_batch_size, times)
+        return plain_batches(getattr(self.samples, part), config.views, config.data.eval_batch_size, times)
 
     def features(self, part: str, branch: int = 0, model: VICReg | None = None) -> Samples[Tensor]:
         """Return the encoder's features of `train` or `test`, in evaluation mode; `model`: instead of the task's."""

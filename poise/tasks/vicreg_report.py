@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from poise.report import Block, Page, Section, Series, Settings, Table, Tile, line_chart, picture
-from poise.tasks.report_parts import column, cost_tiles, costs, evaluation_blocks, page, statuses, training_solves
+from poise.report import Block, Page, Section, Series, Table, Tile, line_chart, picture
+from poise.tasks.report_parts import Recorded, column, costs, page, statuses, training_solves
 from poise.tasks.run_folder import RunFolder
 
 # What each term tends to: a hinge of closed columns is 0, and so are squared covariances of independent ones.
@@ -29,30 +29,24 @@ ENCODERS = {
 
 def build_page(folder: RunFolder) -> Page:
     """Return the report of a run."""
-    _, settings = folder.read_config()
-    summary = folder.read_json(folder.summary)
-    analysis = folder.read_json(folder.analysis)
-    rows = folder.read_metrics()
+    run = Recorded.read(folder)
     sections = [
-        Section("Features", _features(rows, analysis)),
-        Section("Neighbours", _neighbours(analysis)),
-        Section("Loss", _loss(rows, analysis)),
-        Section("Embeddings", _embeddings(rows, analysis)),
-        Section("Equilibrium", [*training_solves(rows), *statuses(summary)]),
-        Section("Cost", costs(summary, "sample")),
-        Section("Evaluation", evaluation_blocks(folder.read_json(folder.evaluation), "sample")),
-        Section("Settings", [Settings(settings)]),
+        Section("Features", _features(run)),
+        Section("Neighbours", _neighbours(run.analysis)),
+        Section("Loss", _loss(run)),
+        Section("Embeddings", _embeddings(run)),
+        Section("Equilibrium", [*training_solves(run.rows), *statuses(run.summary)]),
+        Section("Cost", costs(run.summary, "sample")),
     ]
-    kind = ENCODERS.get(settings.get("model", {}).get("kind", ""), "An encoder")
-    loss = "Barlow Twins" if settings.get("loss", {}).get("name") == "barlow" else "VICReg"
-    data = settings.get("data", {}).get("path", "")
+    kind = ENCODERS.get(run.settings.get("model", {}).get("kind", ""), "An encoder")
+    loss = "Barlow Twins" if run.settings.get("loss", {}).get("name") == "barlow" else "VICReg"
+    data = run.settings.get("data", {}).get("path", "")
     title = f"{kind} trained by {loss} on {'moved digits' if data == 'digits' else data}"
-    return page(title, "vicreg", settings, summary, _sentence(summary, analysis), _tiles(summary, analysis), sections)
+    return page(run, title, _sentence, _tiles, sections, "sample")
 
 
-def _sentence(summary: Mapping[str, Any], analysis: Mapping[str, Any]) -> str:
-    if not summary:
-        return ""
+def _sentence(run: Recorded) -> str:
+    summary, analysis = run.summary, run.analysis
     found = (
         f"A linear probe of the features names {summary['val_probe_accuracy']:.1%} of the test samples after "
         f"{summary['steps']:,} steps on {summary['training_samples']:,} samples without a label"
@@ -63,25 +57,22 @@ def _sentence(summary: Mapping[str, Any], analysis: Mapping[str, Any]) -> str:
     return f"{found}. {verdict[0].upper()}{verdict[1:]}\n\nData: {summary['data']}."
 
 
-def _tiles(summary: Mapping[str, Any], analysis: Mapping[str, Any]) -> list[Tile]:
-    if not summary:
-        return []
-    random = analysis.get("random_probe_accuracy")
+def _tiles(run: Recorded) -> list[Tile]:
+    summary, random = run.summary, run.analysis.get("random_probe_accuracy")
     note = "" if random is None else f"random weights: {random:.3f}"
     return [
         Tile("linear probe", summary["val_probe_accuracy"], note=note),
         Tile("nearest neighbours", summary["val_knn_accuracy"], note="20, by cosine"),
         Tile("few labels", summary["val_few_accuracy"], note="a linear probe of them"),
-        *cost_tiles(summary),
     ]
 
 
-def _features(rows: Sequence[Mapping[str, float]], analysis: Mapping[str, Any]) -> list[Block]:
+def _features(run: Recorded) -> list[Block]:
     blocks: list[Block] = []
-    series = [Series(label, *column(rows, name), markers=True) for name, label in PROBES.items()]
+    series = [Series(label, *column(run.rows, name), markers=True) for name, label in PROBES.items()]
     if shown := [one for one in series if one.x]:
         blocks.append(line_chart(shown, title="Probe accuracy", x_label="step", y_label="share of test samples"))
-    online = Series("online", *column(rows, "online_probe_accuracy"))
+    online = Series("online", *column(run.rows, "online_probe_accuracy"))
     if online.x:
         blocks.append(
             line_chart(
@@ -92,7 +83,7 @@ def _features(rows: Sequence[Mapping[str, float]], analysis: Mapping[str, Any]) 
                 caption="Ridge regression on the features of the batches before; it moves no weight of the encoder.",
             )
         )
-    places = analysis.get("map")
+    places = run.analysis.get("map")
     if places:
         clouds = []
         for label, name in enumerate(places["class_names"]):
@@ -119,13 +110,13 @@ def _neighbours(analysis: Mapping[str, Any]) -> list[Block]:
     return [picture(base64.b64decode(sheet), title="Nearest neighbours", alt=alt, caption=caption, pixelated=True)]
 
 
-def _loss(rows: Sequence[Mapping[str, float]], analysis: Mapping[str, Any]) -> list[Block]:
-    total = Series("total", *column(rows, "loss"))
+def _loss(run: Recorded) -> list[Block]:
+    total = Series("total", *column(run.rows, "loss"))
     if not total.x:
         return []
-    terms = [Series(name.replace("_", " "), *column(rows, name)) for name in TERMS]
+    terms = [Series(name.replace("_", " "), *column(run.rows, name)) for name in TERMS]
     shown = [term for term in terms if term.x]
-    expected = analysis.get("floors", {}).get("covariance")
+    expected = run.analysis.get("floors", {}).get("covariance")
     if expected and shown:
         ends = [shown[0].x[0], shown[0].x[-1]]
         shown.append(Series("covariance of independent columns", ends, [expected, expected]))
@@ -143,15 +134,15 @@ def _loss(rows: Sequence[Mapping[str, float]], analysis: Mapping[str, Any]) -> l
     ]
 
 
-def _embeddings(rows: Sequence[Mapping[str, float]], analysis: Mapping[str, Any]) -> list[Block]:
+def _embeddings(run: Recorded) -> list[Block]:
     blocks: list[Block] = []
-    deviation = Series("mean over dimensions", *column(rows, "embedding_std"))
+    deviation = Series("mean over dimensions", *column(run.rows, "embedding_std"))
     if deviation.x:
         blocks.append(
             line_chart([deviation], title="Standard deviation", x_label="step", y_label="of embeddings", from_zero=True)
         )
-    if "spectrum" in analysis:
-        values = analysis["spectrum"]
+    if "spectrum" in run.analysis:
+        values = run.analysis["spectrum"]
         blocks.append(
             line_chart(
                 [Series("variance along each axis", list(range(1, len(values) + 1)), values)],
@@ -162,6 +153,6 @@ def _embeddings(rows: Sequence[Mapping[str, float]], analysis: Mapping[str, Any]
                 caption="Where it falls to nothing, dimensions repeat one another.",
             )
         )
-    if "embedding" in analysis:
-        blocks.append(Table(("measure", "value"), list(analysis["embedding"].items())))
+    if "embedding" in run.analysis:
+        blocks.append(Table(("measure", "value"), list(run.analysis["embedding"].items())))
     return blocks

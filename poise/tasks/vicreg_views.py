@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from poise.data import (
     vicreg_views,
 )
 from poise.data.views.published import CIFAR10, IMAGENET
+from poise.tasks.plain_batches import PlainBatches
 
 Kinds = tuple[Tensor, ...]
 
@@ -60,32 +60,17 @@ def labelled_view(config: ViewsConfig) -> View:
     return training_views(config)[0]
 
 
-class PlainBatches(Sequence[Any]):
-    """The samples in batches, `times` over, as the probes see them: (kinds of input, labels); made when asked for."""
+def plain_batches(
+    samples: Samples[Any], config: ViewsConfig, size: int, times: int = 1
+) -> PlainBatches[tuple[Kinds, Tensor]]:
+    """Return all samples in batches, as the probes see them: (kinds of input, labels); `times` over where placed."""
+    view = plain_view(config)
 
-    def __init__(self, samples: Samples[Any], config: ViewsConfig, size: int, times: int = 1) -> None:
-        self.samples = samples
-        self.view = plain_view(config)
-        self.size = size
-        self.per_time = -(-len(samples) // size)
-        self.times = times if config.name == "placed" else 1
+    def plain(part: Samples[Any], number: int) -> tuple[Kinds, Tensor]:
+        generator = torch.Generator().manual_seed(batch_seed(PLAIN_SEED, number, 0))
+        return tuple(view(kind, generator) for kind in kinds(part)), part.labels
 
-    def __len__(self) -> int:
-        return self.per_time * self.times
-
-    def __getitem__(self, place: Any) -> Any:
-        start = place % self.per_time * self.size
-        part = self.samples.select(slice(start, start + self.size))
-        generator = torch.Generator().manual_seed(batch_seed(PLAIN_SEED, place, 0))
-        return tuple(self.view(kind, generator) for kind in kinds(part)), part.labels
-
-    def __iter__(self) -> Iterator[tuple[Kinds, Tensor]]:
-        return (self[place] for place in range(len(self)))
-
-    def find(self, place: int) -> tuple[int, int]:
-        """Return in which batch, and in which row of it, the sample of a place in the whole is."""
-        time, within = divmod(place, len(self.samples))
-        return time * self.per_time + within // self.size, within % self.size
+    return PlainBatches(samples, size, plain, times if config.name == "placed" else 1)
 
 
 def kinds(samples: Samples[Any]) -> Kinds:

@@ -48,6 +48,32 @@ def test_evaluate_takes_another_budget(poise, segmented):
     assert code == 0 and found["solver"]["max_steps"] == 6 and found["mean_evaluations"] == 6.0
 
 
+def test_pictures_too_small_for_the_scales_are_refused_before_anything_is_measured(poise, segmented, tmp_path):
+    scenes = write_scenes(tmp_path / "scenes", train=2, test=1, size=(6, 9))
+    (segmented / "evaluation.json").unlink(missing_ok=True)
+    code, out, err = poise("evaluate", segmented, "--data", scenes)
+    assert code == 2 and out == "" and len(err.splitlines()) == 1
+    assert "pictures of 6x9, made 3x4 by 0.5 of full_resolution.scales, have no 2 scales" in err
+    assert err.endswith("pass fewer model.channels, or larger pictures or scales.\n")
+    assert not (segmented / "evaluation.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("scales", "part"),
+    [
+        ("[1.0,0.01]", "pictures of 17x22, made 0x0 by 0.01 of full_resolution.scales, have no 2 scales"),
+        ("[0.2]", "pictures of 17x22, made 3x4 by 0.2 of full_resolution.scales, have no 2 scales"),
+        ("[.inf]", "full_resolution.scales is [inf]; pass finite numbers above 0."),
+    ],
+)
+def test_scales_that_evaluate_could_not_measure_are_refused_before_training(poise, tmp_path, scales, part):
+    data = write_scenes(tmp_path / "scenes", train=4, test=1, size=(17, 22))
+    more = [*flags("--data.batch_size 2 --full_resolution.scales"), scales]
+    code, _, err = poise("train", "segment", "--data", data, *TINY, *BUDGET, *more, "--out", tmp_path / "run")
+    assert code == 2 and len(err.splitlines()) == 1 and part in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_report_is_rebuilt_without_torch(segmented):
     (segmented / "evaluation.json").unlink(missing_ok=True)
     assert main(["report", str(segmented)]) == 0

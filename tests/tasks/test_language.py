@@ -10,9 +10,9 @@ from poise.configs.base import SolverConfig, TrainerConfig
 from poise.configs.language import LanguageConfig, ModelConfig, TextDataConfig
 from poise.data import DataError
 from poise.nn import activation_bytes
-from poise.tasks.base import Share
 from poise.tasks.evaluation import measure
 from poise.tasks.language import LanguageTask
+from poise.tasks.plain_batches import Share
 from poise.tasks.run_folder import RunFolder
 
 TEXT = "".join(f"line {n} of a text, with {n * n} numbers\n" for n in range(40))

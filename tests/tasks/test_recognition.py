@@ -16,10 +16,10 @@ from poise.configs.recognition import FullResolutionConfig
 from poise.configs.samples import SamplesConfig
 from poise.configs.segment import SegmentViewsConfig
 from poise.data import VOID
-from poise.tasks.base import Share
 from poise.tasks.classify import ClassifyTask
 from poise.tasks.evaluation import measure
 from poise.tasks.multitask import MultitaskTask
+from poise.tasks.plain_batches import Share
 from poise.tasks.run_folder import RunFolder
 from poise.tasks.segment import SegmentTask
 from poise.tasks.training import train

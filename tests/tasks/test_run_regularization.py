@@ -164,6 +164,32 @@ def test_the_first_steps_unroll_the_cell_and_no_others(pictures):
     assert means(task) == before
 
 
+@pytest.mark.parametrize("looked_at", [1, 100])  # steps from one look at what the layers counted to the next
+def test_shallow_steps_are_told_apart_from_those_that_solve(tmp_path, pictures, looked_at, capsys):
+    tested = SolverConfig(rtol=1.0, max_steps=7)  # passes at once, so that a spent budget would be of a shallow step
+    run = {"checkpoint_every_n_steps": looked_at, "val_check_interval": looked_at}
+    config = classify(
+        5, path=pictures, batch_size=4, run=run, solver=tested, pretraining=PretrainingConfig(steps=2, layers=6)
+    )
+    config = replace(config, trainer=replace(config.trainer, log_every_n_steps=looked_at))
+    folder = RunFolder(tmp_path / "run")
+    summary = train(ClassifyTask, config, folder)
+    assert summary["pretraining_steps"] == 2 and summary["statuses"] == {"CONVERGED": 3 * 4}
+    assert summary["mean_forward_evaluations"] < 6
+    assert "5 steps in" in (shown := capsys.readouterr().out) and ", the first 2 shallow and in no count" in shown
+    assert "The first 2 steps unrolled the cell a few times, as asked, and are not counted" in folder.report.read_text()
+
+
+def test_a_run_without_shallow_steps_counts_them_all(tmp_path, pictures, capsys):
+    for model, statuses in (({}, {"BUDGET": 12}), ({"kind": "explicit"}, {})):
+        pretraining = PretrainingConfig(steps=3 if model else 0)
+        config = classify(3, path=pictures, batch_size=4, model=model, pretraining=pretraining)
+        folder = RunFolder(tmp_path / str(len(model)))
+        summary = train(ClassifyTask, config, folder)
+        assert summary["pretraining_steps"] == 0 and summary["statuses"] == statuses
+        assert "shallow and in" not in capsys.readouterr().out and "unrolled the cell" not in folder.report.read_text()
+
+
 def test_a_shallow_step_has_the_gradient_of_layers_with_one_weight(pictures):
     task = made(pictures, pretraining=PretrainingConfig(steps=1, layers=3))
     loss, _, _ = step(task, 0)

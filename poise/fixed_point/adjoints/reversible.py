@@ -21,7 +21,8 @@ from poise.fixed_point.adjoints.base import (
 from poise.fixed_point.adjoints.graph import start_at, unnamed_leaves
 from poise.fixed_point.compiled import reusable_graphs
 from poise.fixed_point.dual import carried, in_dual_level, tangent_of
-from poise.fixed_point.loop import Iterate, Observer, iterate
+from poise.fixed_point.live_rows import Observer
+from poise.fixed_point.loop import Iterate, iterate
 from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.solution import Solution, Status
 from poise.fixed_point.solvers import Picard, Solver

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from poise.fixed_point.linear.base import Product
-from poise.fixed_point.loop import FLOOR, Iterate
+from poise.fixed_point.live_rows import FLOOR
+from poise.fixed_point.loop import Iterate
 from poise.fixed_point.options import check_options
 from poise.fixed_point.solution import Status, Trace
 
