@@ -44,7 +44,7 @@ def measure(run: Path, rounds: int, places: tuple[int, ...] = PLACES, compared: 
     if name != LanguageTask.task_name:
         raise SystemExit(f"{run} is a run of {name}; pass one of language.")
     task = LanguageTask.open(from_dict(LanguageConfig, values), folder)
-    model = task.model.eval()
+    model: Any = task.model.eval()
     prompt = torch.zeros((1, 1), dtype=torch.long)
     written = list(stream(model, prompt, max(*places, compared), generator=torch.Generator().manual_seed(0)))
     text = torch.cat([prompt, torch.stack(written, dim=1)], dim=1)
@@ -83,7 +83,7 @@ def measure(run: Path, rounds: int, places: tuple[int, ...] = PLACES, compared: 
 @torch.no_grad()
 def largest_difference(task: LanguageTask, text: Tensor) -> float:
     """Return how far the logits of token-by-token decoding are from those of one solve, at a small tolerance."""
-    model = task.model
+    model: Any = task.model
     layer = getattr(model, "equilibrium", None)
     if layer is not None:
         layer.eval_solver = replace(layer.solver_in_use, rtol=TOLERANCE, max_steps=200)

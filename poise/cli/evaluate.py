@@ -6,10 +6,10 @@ import time
 from dataclasses import asdict
 
 from poise.cli.errors import DONE
-from poise.cli.opening import ENGINE, SOLVER, open_run, run_arguments
+from poise.cli.opening import ENGINE, MEMORY, SOLVER, open_run, run_arguments
 from poise.tasks.process import rank, say
 
-OVERRIDES = {**SOLVER, **ENGINE}
+OVERRIDES = {**SOLVER, **ENGINE, **MEMORY}
 
 
 def run(argv: list[str]) -> int:

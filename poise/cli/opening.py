@@ -19,6 +19,7 @@ from poise.tasks.run_folder import RunFolder
 # Settings that a command may take anew, by the name of its flag.
 SOLVER = {f"solver.{name}": f"eval_solver.{name}" for name, _ in leaves(SolverConfig)}
 ENGINE = {"data": "data.path", "accelerator": "trainer.accelerator", "devices": "trainer.devices"}
+MEMORY = {"memory": "data.memory"}  # of language runs
 
 
 def run_arguments(command: str, description: str, overrides: dict[str, str]) -> Arguments:
@@ -43,10 +44,14 @@ def open_settings(path: Path) -> tuple[RunFolder, str, TaskEntry, dict[str, Any]
 def open_run(arguments: Namespace, overrides: dict[str, str]) -> tuple[RunFolder, Any]:
     """Return the folder and the loaded task, its settings changed as the arguments say."""
     require_packages()
-    folder, _, entry, values = open_settings(arguments.run)
+    folder, name, entry, values = open_settings(arguments.run)
     config_type = load(entry.config)
     config = from_dict(config_type, values)
     given = {flag: getattr(arguments, flag) for flag in overrides if getattr(arguments, flag) is not None}
+    known = dict(leaves(config_type))
+    for flag in given:
+        if overrides[flag] not in known:
+            raise UsageError(f"--{flag} does not apply to a run of {name}; leave it out.")
     for flag, text in given.items():
         config = _with_setting(config_type, config, overrides[flag], flag, text)
     task = load(entry.task).open(config, folder)

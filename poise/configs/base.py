@@ -82,17 +82,28 @@ class RegularizationConfig:
     """of |J|_F^2 / d in the loss; published: 0.4 for pictures, 1.9 for text (Bai et al. 2021)"""
     jacobian_frequency: float = 1.0
     """part of the steps that add it; published: 0.02 for pictures, 0.35 for text (Bai et al. 2021)"""
+    jacobian_final_weight: float | None = None
+    """the weight moves evenly to this at the last step; published: from 1.9 up by 0.1 every 35,000 (Bai et al. 2021)"""
+    jacobian_until: float = 1.0
+    """part of the run after which nothing is added; published: the first 90 of 220 epochs (Bai et al. 2021)"""
     jitter: int = 0
     """the budget of a step is drawn from max_steps minus to plus so many; 2 published (Bai et al. 2021)"""
     spectral_radius_samples: int = 0
     """validation samples whose Jacobian's spectral radius is measured at each validation; 0 measures none"""
 
     def __post_init__(self) -> None:
-        for name in ("jacobian_weight", "jitter", "spectral_radius_samples"):
-            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; it must be at least 0.")
-        require(
-            0 < self.jacobian_frequency <= 1, f"jacobian_frequency is {self.jacobian_frequency}; it must be in (0, 1]."
-        )
+        for name in ("jacobian_weight", "jacobian_final_weight", "jitter", "spectral_radius_samples"):
+            value = getattr(self, name)
+            require(value is None or value >= 0, f"{name} is {value}; it must be at least 0.")
+        for name in ("jacobian_frequency", "jacobian_until"):
+            require(0 < getattr(self, name) <= 1, f"{name} is {getattr(self, name)}; it must be in (0, 1].")
+
+    def weight_at(self, progress: float) -> float:
+        """Return the weight of the Jacobian penalty where this part of a run's steps is done."""
+        if progress >= self.jacobian_until:
+            return 0.0
+        final = self.jacobian_weight if self.jacobian_final_weight is None else self.jacobian_final_weight
+        return self.jacobian_weight + progress * (final - self.jacobian_weight)
 
 
 @dataclass(frozen=True)

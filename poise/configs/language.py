@@ -28,6 +28,8 @@ class TextDataConfig:
     """largest vocabulary of bpe and word; char takes every character of the text"""
     sequence_length: int = 64
     """tokens a window (trial)"""
+    memory: int = 0
+    """positions of earlier segments that a segment sees; above 0 training and validation read the text as streams"""
     batch_size: int = 12
     """windows a training batch and device (trial)"""
     eval_batch_size: int = 64
@@ -36,6 +38,7 @@ class TextDataConfig:
     def __post_init__(self) -> None:
         require(bool(self.path), "path is empty; name a text file, a folder, or embedded.")
         require_positive(self, "vocab_size", "sequence_length", "batch_size", "eval_batch_size")
+        require(self.memory >= 0, f"memory is {self.memory}; it must be at least 0.")
 
 
 @dataclass(frozen=True)
@@ -43,20 +46,48 @@ class ModelConfig:
     """The network."""
 
     kind: Literal["deq", "explicit"] = "deq"
-    """deq: one weight-tied block at its equilibrium; explicit: the same block untied and stacked"""
+    """deq: one weight-tied block at its equilibrium; explicit: blocks stacked, untied ones (of a trellis tied)"""
+    cell: Literal["transformer", "trellis"] = "transformer"
+    """transformer: causal attention (DEQ-Transformer); trellis: a gated causal convolution (DEQ-TrellisNet)"""
     d_model: int = 180
     """features a token; 2 equilibrium layers of 180 have the parameters of 4 explicit ones of 128 (trial)"""
     n_heads: int = 6
-    """attention heads, of an even number of features each (rotary positions turn them in pairs)"""
+    """transformer: attention heads, of an even number of features each (rotary positions turn them in pairs)"""
     n_layers: int = 2
-    """layers of the cell, or of the explicit network"""
+    """layers of the transformer's cell, or of the explicit network; published for trellis: 12 and more"""
     d_ff: int | None = None
-    """hidden features of the feed-forward part; null is 4 d_model"""
+    """transformer: hidden features of the feed-forward part; null is 4 d_model"""
+    d_hidden: int | None = None
+    """trellis: features of its two hidden states; null is 2 d_model"""
     dropout: float = 0.0
     """drawn once a solve; 0 because small models on few steps do not overfit (trial)"""
+    weight_norm: bool = False
+    """normalise the weights of the cell or of the explicit layers (Bai et al. 2019)"""
+    norm: Literal["post", "pre"] = "post"
+    """transformer: layer norm after each branch, or before it"""
+    span: int | None = None
+    """transformer: positions that one sees, itself among them; null is all"""
+    cutoffs: tuple[int, ...] = ()
+    """adaptive softmax: frequent words up to the first have full vectors, further clusters narrower ones; [] is one
+    table; published for WikiText-103: [20000, 40000, 200000] (Dai et al. 2019)"""
+    div_value: float = 4.0
+    """adaptive softmax: each cluster's vectors are so many times narrower (Baevski and Auli 2019)"""
 
     def __post_init__(self) -> None:
-        require_positive(self, "d_model", "n_heads", "n_layers", "d_ff")
+        require_positive(self, "d_model", "n_heads", "n_layers", "d_ff", "d_hidden", "span")
+        require(0 <= self.dropout < 1, f"dropout is {self.dropout}; it must be in [0, 1).")
+        require(self.div_value >= 1, f"div_value is {self.div_value}; it must be at least 1.")
+        cutoffs = list(self.cutoffs)
+        require(
+            cutoffs == sorted({*cutoffs} - {0}) and all(cutoff > 0 for cutoff in cutoffs),
+            f"cutoffs are {cutoffs}; pass numbers of words that grow, such as [2000, 10000].",
+        )
+        if self.cell == "trellis":
+            for name, plain in (("d_ff", None), ("norm", "post"), ("span", None)):
+                value = getattr(self, name)
+                require(value == plain, f"{name} is {value}, but a trellis has none; leave it out.")
+            return
+        require(self.d_hidden is None, f"d_hidden is {self.d_hidden}, but a transformer has none; leave it out.")
         require(
             self.d_model % self.n_heads == 0,
             f"d_model {self.d_model} does not divide by n_heads {self.n_heads}; pass a multiple of n_heads.",
@@ -67,7 +98,6 @@ class ModelConfig:
             f"d_model {self.d_model} over n_heads {self.n_heads} gives heads of {size} features; rotary positions "
             "need an even number, so change one of them.",
         )
-        require(0 <= self.dropout < 1, f"dropout is {self.dropout}; it must be in [0, 1).")
 
 
 @dataclass(frozen=True)
@@ -105,3 +135,9 @@ class LanguageConfig:
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**32, f"seed is {self.seed}; it must be in [0, 2**32).")
         require(self.sample_tokens >= 0, f"sample_tokens is {self.sample_tokens}; it must be at least 0.")
+        cutoffs, tokenizer = list(self.model.cutoffs), self.data.tokenizer
+        require(
+            not cutoffs or tokenizer == "word",
+            f"model.cutoffs are {cutoffs}, but {tokenizer} tokens do not run from frequent to rare; pass --tokenizer "
+            "word, or leave the cutoffs out.",
+        )

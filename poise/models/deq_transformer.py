@@ -12,6 +12,7 @@ from poise.models.transformer import init_weights
 from poise.nn.attention import Norm
 from poise.nn.cells.transformer import TransformerCell
 from poise.nn.equilibrium import Equilibrium
+from poise.nn.normalization import normalize
 from poise.nn.recall import Cache, Memory, Past
 from poise.nn.segments import Segment
 from poise.nn.vocabulary import build_vocabulary
@@ -22,9 +23,9 @@ class DEQTransformer(nn.Module):
 
     `vocab_size`: tokens. `d_model`, `n_heads`, `d_ff` (default 4 d_model): widths. `n_layers`: layers inside the tied
     block. `dropout`: probability, masks drawn once a solve. `norm`, `span`: as in `TransformerCell`; the state is
-    normalised before the head where norm is "pre". `cutoffs`, `div_value`: those of an `AdaptiveVocabulary` in place of
-    one table, for tokens numbered from frequent to rare. The default solvers mix by prefix, so that no later token
-    moves an earlier state at any tolerance.
+    normalised before the head where norm is "pre". `weight_norm`: of the cell's linear layers. `cutoffs`, `div_value`:
+    those of an `AdaptiveVocabulary` in place of one table, for tokens numbered from frequent to rare. The default
+    solvers mix by prefix, so that no later token moves an earlier state at any tolerance.
 
     >>> model = DEQTransformer(vocab_size=65, d_model=32, n_heads=4)
     >>> model(torch.zeros(1, 10, dtype=torch.long)).shape
@@ -42,6 +43,7 @@ class DEQTransformer(nn.Module):
         *,
         norm: Norm = "post",
         span: int | None = None,
+        weight_norm: bool = False,
         cutoffs: tuple[int, ...] = (),
         div_value: float = 4.0,
         solver: Solver = Anderson(scope="prefix", rtol=1e-3, max_steps=40),
@@ -54,6 +56,8 @@ class DEQTransformer(nn.Module):
         self.equilibrium = Equilibrium(cell, solver, adjoint, eval_solver)
         self.norm_head = nn.LayerNorm(d_model) if norm == "pre" else nn.Identity()
         init_weights(self)
+        if weight_norm:
+            normalize(cell, "weight")
 
     def forward(self, tokens: Tensor, z0: Tensor | None = None) -> Tensor:
         """Return logits (batch, length, vocab_size) of the next token, for tokens (batch, length)."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.nn.attention import Norm, Rotary, TransformerBlock
+from poise.nn.normalization import normalize
 from poise.nn.recall import Cache, Memory, Past, cached, recall, remembered
 from poise.nn.vocabulary import INITIAL_STD, build_vocabulary
 
@@ -15,7 +16,7 @@ from poise.nn.vocabulary import INITIAL_STD, build_vocabulary
 class TransformerLM(nn.Module):
     """A causal Transformer language model of `n_layers` layers, its head tied to the embedding.
 
-    `norm`, `span`, `cutoffs`, `div_value`: as in `DEQTransformer`.
+    `norm`, `span`, `weight_norm`, `cutoffs`, `div_value`: as in `DEQTransformer`.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class TransformerLM(nn.Module):
         *,
         norm: Norm = "post",
         span: int | None = None,
+        weight_norm: bool = False,
         cutoffs: tuple[int, ...] = (),
         div_value: float = 4.0,
     ) -> None:
@@ -42,6 +44,8 @@ class TransformerLM(nn.Module):
         self.blocks = nn.ModuleList(TransformerBlock(d_model, n_heads, width, norm) for _ in range(n_layers))
         self.norm_head = nn.LayerNorm(d_model) if norm == "pre" else nn.Identity()
         init_weights(self)
+        if weight_norm:
+            normalize(self.blocks, "weight")
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return logits (batch, length, vocab_size) of the next token, for tokens (batch, length)."""
@@ -54,7 +58,7 @@ class TransformerLM(nn.Module):
     def read(self, tokens: Tensor, past: Memory | None, memory: int) -> tuple[Tensor, Memory | None]:
         """Return the output of a segment, and the memory of the last `memory` positions (Dai et al. 2019)."""
         *inputs, output = self._layers(tokens, past)
-        return output, remembered(past, inputs, memory)
+        return output, remembered(past, inputs, memory) if memory else None
 
     @torch.no_grad()
     def decode(

@@ -92,10 +92,8 @@ def recall(
     return Recalled(keys, values, cosine, sine, bias[:, None])
 
 
-def remembered(past: Memory | None, inputs: Sequence[Tensor], length: int) -> Memory | None:
-    """Return the last `length` positions of a memory with those of a segment after them; None for length 0."""
-    if length == 0:
-        return None
+def remembered(past: Memory | None, inputs: Sequence[Tensor], length: int) -> Memory:
+    """Return the last `length` positions, at least one, of a memory with those of a segment after them."""
     new = [part.detach() for part in inputs]
     if past is not None:
         new = [torch.cat(pair, dim=1) for pair in zip(past.inputs, new, strict=True)]

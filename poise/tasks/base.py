@@ -153,13 +153,14 @@ class Task(L.LightningModule, ABC):
             observed(self.model) as solves,
         ):
             loss, measures = self.training_loss(batch)
-            added = penalty(solves, regularization, alike)
+            progress = self.trainer.global_step / self.config.trainer.max_steps
+            added = penalty(solves, regularization, progress, alike)
         self.measures = {"loss": loss.detach(), **measures}  # the task's own, alike with and without a penalty
         if solves:
             self.measures["residual"] = torch.cat([one.residual for one in solves]).mean()
         if added is not None:
             self.measures["jacobian_penalty"] = added.detach()
-            loss = loss + regularization.jacobian_weight * added
+            loss = loss + regularization.weight_at(progress) * added
         if loss.device.type == "cpu":  # elsewhere looking makes the host wait, and is done where measures are logged
             self.refuse_nan(float(loss.detach()))
         return loss

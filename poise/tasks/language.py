@@ -11,29 +11,31 @@ from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from poise.configs.language import LanguageConfig
 from poise.data import (
     RandomWindows,
+    StreamBatches,
     Text,
     Tokenizer,
     evaluation_batches,
+    evaluation_streams,
     fit_tokenizer,
     load_tokenizer,
     open_text,
     tokenise,
 )
 from poise.data.errors import DataError
-from poise.models import DEQTransformer, TransformerLM, stream
+from poise.fixed_point.tree import tree_leaves
+from poise.models import stream
 from poise.report import Page
 from poise.tasks.base import Measures, Task
 from poise.tasks.language_analysis import analyse
+from poise.tasks.language_networks import LanguageModel, build_model, past_of
 from poise.tasks.language_report import build_page
 from poise.tasks.progress import Preparation
 from poise.tasks.run_folder import RunFolder
-from poise.tasks.solving import build_adjoint, build_solver
 from poise.tasks.weights import load_weights
 
 LOOKED_AT = 200  # tokens of the validation text that a prompt is taken from
@@ -55,13 +57,14 @@ class LanguageTask(Task):
     }
 
     config: LanguageConfig
-    model: DEQTransformer | TransformerLM
+    model: LanguageModel
 
     def __init__(self, config: LanguageConfig, tokenizer: Tokenizer, text: Text | None = None) -> None:
         super().__init__(config)
         self.tokenizer = tokenizer
         self.model = build_model(config, tokenizer.vocab_size)
         self._text = text
+        self._past: Any = None  # what the streams remember from one step to the next
 
     @classmethod
     def create(cls, config: LanguageConfig, folder: RunFolder | None = None) -> Self:
@@ -91,34 +94,47 @@ class LanguageTask(Task):
         text = self._text or open_text(self.config.data.path, report=Preparation())
         return tokenise(text, self.tokenizer)
 
-    def training_batch(self, index: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor]:
-        """Return inputs and targets (batch_size, sequence_length) of a batch."""
+    def training_batch(self, index: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor, bool]:
+        """Return inputs and targets (batch_size, sequence_length), and whether they begin new streams."""
         data = self.config.data
         tokens, length = self.tokens["train"], data.sequence_length
-        return RandomWindows(tokens, length, data.batch_size, self.config.seed, rank, world_size).batch(index)
+        if data.memory:
+            streams = StreamBatches(tokens, length, data.batch_size, rank, world_size)
+            return *streams.batch(index), streams.fresh(index)
+        windows = RandomWindows(tokens, length, data.batch_size, self.config.seed, rank, world_size)
+        return *windows.batch(index), True
 
-    def training_loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Measures]:
-        """Return the mean cross-entropy."""
-        inputs, targets = batch
-        return F.cross_entropy(self.model(inputs).flatten(0, 1), targets.flatten()), {}
+    def training_loss(self, batch: tuple[Tensor, Tensor, bool]) -> tuple[Tensor, Measures]:
+        """Return the mean cross-entropy; with a memory, of a segment that goes on where the one before ended."""
+        inputs, targets, fresh = batch
+        features, self._past = self._read(inputs, None if fresh else self._past)
+        return self.model.losses(features, targets).mean(), {}
 
-    def trunk(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Return the features (batch, length, d_model) before the head."""
-        inputs, _ = batch
-        return self.model.solve(inputs).state if isinstance(self.model, DEQTransformer) else self.model.encode(inputs)
+    def trunk(self, batch: tuple[Tensor, Tensor, bool]) -> Tensor:
+        """Return the features (batch, length, width) before the head."""
+        return self._read(batch[0], None)[0]
 
     def evaluation_batches(self, split: str) -> Sequence[tuple[Tensor, Tensor]] | None:
-        """Return every window of a split, one after another."""
+        """Return every window of a split, one after another; with a memory, every stream of such windows."""
         if split not in self.tokens:
             return None
         data = self.config.data
-        return evaluation_batches(self.tokens[split], data.sequence_length, data.eval_batch_size)
+        cut = evaluation_streams if data.memory else evaluation_batches
+        return cut(self.tokens[split], data.sequence_length, data.eval_batch_size)
 
     def evaluation_sums(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """Return the summed cross-entropy and the number of tokens."""
-        inputs, targets = batch
-        losses = F.cross_entropy(self.model(inputs).flatten(0, 1).float(), targets.flatten(), reduction="none")
-        return {"loss": losses.cpu().double().sum(), "tokens": torch.tensor(targets.numel())}
+        past, total = None, torch.zeros((), dtype=torch.float64)
+        segments = (part.split(self.config.data.sequence_length, dim=1) for part in batch)
+        for inputs, targets in zip(*segments, strict=True):
+            features, past = self._read(inputs, past)
+            total += self.model.losses(features, targets).cpu().double().sum()
+        return {"loss": total, "tokens": torch.tensor(batch[1].numel())}
+
+    def _read(self, inputs: Tensor, past: Any) -> tuple[Tensor, Any]:
+        """Return the features of a segment, and what the next one of its streams remembers."""
+        model: Any = self.model  # each network has a past of its own kind
+        return model.read(inputs, past, self.config.data.memory)
 
     def quality(self, sums: Mapping[str, Tensor], split: str) -> dict[str, float]:
         """Return loss in nats a token and perplexity."""
@@ -192,7 +208,20 @@ class LanguageTask(Task):
     @property
     def window(self) -> int:
         """How many positions one sees in generation, itself among them."""
-        return self.config.data.sequence_length
+        return self.config.data.sequence_length + self.config.data.memory
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the streams of all processes remember."""
+        super().on_save_checkpoint(checkpoint)
+        leaves = [leaf for _, leaf in tree_leaves(self._past)]
+        # (processes, batch, ...)
+        checkpoint["past"] = [self.all_gather(leaf) if self.trainer.world_size > 1 else leaf[None] for leaf in leaves]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up what this process's streams remember."""
+        super().on_load_checkpoint(checkpoint)
+        saved = [leaf[self.trainer.global_rank] for leaf in checkpoint.get("past", [])]
+        self._past = past_of(self.model, saved) if saved else None
 
     def show(self, analysis: Mapping[str, Any]) -> str:
         """Return a sample of text that begins like the validation text."""
@@ -211,17 +240,3 @@ class LanguageTask(Task):
     def build_page(self, folder: RunFolder) -> Page:
         """Return the report."""
         return build_page(folder)
-
-
-def build_model(config: LanguageConfig, vocab_size: int) -> DEQTransformer | TransformerLM:
-    """Return the network that the settings describe, with fresh weights."""
-    model = config.model
-    sizes = (vocab_size, model.d_model, model.n_heads, model.n_layers, model.d_ff, model.dropout)
-    if model.kind == "explicit":
-        return TransformerLM(*sizes)
-    return DEQTransformer(
-        *sizes,
-        solver=build_solver(config.solver),
-        adjoint=build_adjoint(config.adjoint),
-        eval_solver=build_solver(config.eval_solver),
-    )

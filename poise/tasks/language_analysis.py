@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from poise.fixed_point import Picard, Unrolled
-from poise.models import DEQTransformer
+from poise.models import DEQTransformer, DEQTrellisNet
 from poise.nn import activation_bytes
 from poise.tasks.regularization import solving
 
@@ -28,7 +28,7 @@ TEMPERATURES = (0.8, 0.5)  # below 1 a small model spells better; the first is p
 def analyse(task: LanguageTask) -> dict[str, Any]:
     """Return everything that the report shows and training did not record."""
     found: dict[str, Any] = {"texts": _texts(task)}
-    if isinstance(task.model, DEQTransformer):
+    if isinstance(task.model, DEQTransformer | DEQTrellisNet):
         found |= {"residuals": _residuals(task, task.model), "evaluations": _evaluations(task, task.model)}
         found["memory"] = _memory(task, task.model)
         task.model.equilibrium.counters.reset()  # these solves are none of the run's
@@ -38,11 +38,11 @@ def analyse(task: LanguageTask) -> dict[str, Any]:
 def _batches(task: LanguageTask) -> Iterator[Tensor]:
     batches = task.evaluation_batches("valid") or []
     for index in range(min(BATCHES, len(batches))):
-        yield batches[index][0].to(task.device)
+        yield batches[index][0][:, : task.config.data.sequence_length].to(task.device)  # a stream's first segment
 
 
 @torch.no_grad()
-def _residuals(task: LanguageTask, model: DEQTransformer) -> dict[str, list[list[float]]]:
+def _residuals(task: LanguageTask, model: DEQTransformer | DEQTrellisNet) -> dict[str, list[list[float]]]:
     """Residuals of some validation windows at each evaluation, by the eval solver and by plain iteration."""
     layer = model.equilibrium
     solver = layer.eval_solver or layer.solver
@@ -60,7 +60,7 @@ def _residuals(task: LanguageTask, model: DEQTransformer) -> dict[str, list[list
 
 
 @torch.no_grad()
-def _evaluations(task: LanguageTask, model: DEQTransformer) -> dict[str, int]:
+def _evaluations(task: LanguageTask, model: DEQTransformer | DEQTrellisNet) -> dict[str, int]:
     """How many validation windows needed how many evaluations."""
     counts: Counter[int] = Counter()
     for tokens in _batches(task):
@@ -68,7 +68,7 @@ def _evaluations(task: LanguageTask, model: DEQTransformer) -> dict[str, int]:
     return {str(steps): number for steps, number in sorted(counts.items())}
 
 
-def _memory(task: LanguageTask, model: DEQTransformer) -> dict[str, list[int]]:
+def _memory(task: LanguageTask, model: DEQTransformer | DEQTrellisNet) -> dict[str, list[int]]:
     """Bytes that the equilibrium holds for the backward of one window, by evaluations, beside the unrolled network."""
     layer = model.equilibrium
     tokens = task.training_batch(0)[0][:1].to(task.device)

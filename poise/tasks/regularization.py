@@ -104,13 +104,16 @@ def check_jitter(model: nn.Module, regularization: RegularizationConfig) -> None
             )
 
 
-def penalty(solves: list[Solved], regularization: RegularizationConfig, generator: torch.Generator) -> Tensor | None:
+def penalty(
+    solves: list[Solved], regularization: RegularizationConfig, progress: float, generator: torch.Generator
+) -> Tensor | None:
     """Return the mean Jacobian penalty of a step's solves, or None at a step that adds none.
 
-    The states are constants, as published; the vectors are drawn with PyTorch's own generator, which a step seeds.
+    `progress`: which part of the run's steps is done. The states are constants, as published; the vectors are drawn
+    with PyTorch's own generator, which a step seeds.
     """
     drawn = float(torch.rand((), generator=generator)) < regularization.jacobian_frequency
-    if not (drawn and regularization.jacobian_weight and solves):
+    if not (drawn and regularization.weight_at(progress) and solves):
         return None
     found = [jacobian_penalty(one.layer.cell, tree_map(Tensor.detach, one.state), one.context) for one in solves]
     return torch.stack(found).mean()

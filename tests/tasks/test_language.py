@@ -87,7 +87,7 @@ def test_measured_activations_leave_no_trace(text_file):
     task = LanguageTask.create(tiny(text_file))
     before = {name: value.clone() for name, value in task.state_dict().items()}
     found = task.measure_activations()
-    inputs, _ = task.training_batch(0)
+    inputs, _, _ = task.training_batch(0)
     expected = activation_bytes(lambda: task.model.solve(inputs).state, task.model.parameters())
     assert found["block_activation_bytes"] == expected
     assert all(torch.equal(before[name], value) for name, value in task.state_dict().items())

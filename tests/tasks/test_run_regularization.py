@@ -75,7 +75,7 @@ def test_the_penalty_of_a_step_is_that_of_the_dense_jacobian_with_the_state_held
         layer(x)
         layer(2 * x)  # a loss may solve several times
     settings = RegularizationConfig(jacobian_weight=1.0)
-    draws = torch.stack([penalty(solves, settings, generator()) for _ in range(800)])
+    draws = torch.stack([penalty(solves, settings, 0.0, generator()) for _ in range(800)])
     found = torch.autograd.grad(draws.mean(), (layer.cell.weight, x))
 
     exact = 0

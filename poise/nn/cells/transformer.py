@@ -82,7 +82,7 @@ class TransformerCell(nn.Module):
 
     def remember(self, state: Tensor, context: TransformerContext, past: Memory | None, length: int) -> Memory | None:
         """Return the memory of the last `length` positions: of `past`, and of a segment with that equilibrium."""
-        return remembered(past, self.inputs(state, context), length)
+        return remembered(past, self.inputs(state, context), length) if length else None
 
     def cache(self, state: Tensor, context: TransformerContext, past: Cache, lengths: Tensor | None = None) -> Cache:
         """Return the cache with a segment after it whose equilibrium is `state`; `lengths` as in `cached`."""

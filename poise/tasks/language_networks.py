@@ -1,0 +1,45 @@
+"""The network of a language run, from its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from poise.configs.language import LanguageConfig
+from poise.models import DEQTransformer, DEQTrellisNet, TransformerLM, TrellisNet
+from poise.models.trellis import TrellisNetwork
+from poise.nn.recall import Memory
+from poise.nn.trellis import TrellisPast
+from poise.tasks.solving import build_adjoint, build_solver
+
+LanguageModel = DEQTransformer | DEQTrellisNet | TransformerLM | TrellisNet
+
+
+def build_model(config: LanguageConfig, vocab_size: int) -> LanguageModel:
+    """Return the network that the settings describe, with fresh weights."""
+    model = config.model
+    vocabulary: dict[str, Any] = {"cutoffs": model.cutoffs, "div_value": model.div_value}
+    solving: dict[str, Any] = {
+        "solver": build_solver(config.solver),
+        "adjoint": build_adjoint(config.adjoint),
+        "eval_solver": build_solver(config.eval_solver),
+    }
+    shared: dict[str, Any] = {"dropout": model.dropout, "weight_norm": model.weight_norm, **vocabulary}
+    shared |= {"vocab_size": vocab_size, "d_model": model.d_model}
+    if model.cell == "trellis":
+        shared |= {"d_hidden": model.d_hidden}
+        if model.kind == "explicit":
+            return TrellisNet(n_layers=model.n_layers, **shared)
+        return DEQTrellisNet(**shared, **solving)
+    shared |= {name: getattr(model, name) for name in ("n_heads", "n_layers", "d_ff", "norm", "span")}
+    return TransformerLM(**shared) if model.kind == "explicit" else DEQTransformer(**shared, **solving)
+
+
+def past_of(model: LanguageModel, tensors: Sequence[Tensor]) -> Any:
+    """Return a past from the tensors in it, in the order of `tree_leaves`."""
+    if not isinstance(model, TrellisNetwork):
+        return Memory(tuple(tensors))
+    layers = tuple(TrellisPast(*tensors[place : place + 3]) for place in range(0, len(tensors), 3))
+    return layers if isinstance(model, TrellisNet) else layers[0]
