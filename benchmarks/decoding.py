@@ -39,15 +39,9 @@ RULE = (
 @torch.no_grad()
 def measure(run: Path, rounds: int, places: tuple[int, ...] = PLACES, compared: int = COMPARED) -> dict[str, Any]:
     """Measure a run and return the result."""
-    folder = RunFolder(run)
-    name, values = folder.read_config()
-    if name != LanguageTask.task_name:
-        raise SystemExit(f"{run} is a run of {name}; pass one of language.")
-    task = LanguageTask.open(from_dict(LanguageConfig, values), folder)
+    task = opened(run)
     model: Any = task.model.eval()
-    prompt = torch.zeros((1, 1), dtype=torch.long)
-    written = list(stream(model, prompt, max(*places, compared), generator=torch.Generator().manual_seed(0)))
-    text = torch.cat([prompt, torch.stack(written, dim=1)], dim=1)
+    text = written(model, max(*places, compared) + 1)
     calls, evaluations = {}, {}
     for place in places:
         _, past = model.decode(text[:, :place])
@@ -78,6 +72,22 @@ def measure(run: Path, rounds: int, places: tuple[int, ...] = PLACES, compared: 
         "speedup_at_512": round(last["whole_milliseconds"] / last["cached_milliseconds"], 2),
         "largest_logit_difference": largest_difference(task, text[:, :compared]),
     }
+
+
+def opened(run: Path) -> LanguageTask:
+    """Return the task of a language run."""
+    folder = RunFolder(run)
+    name, values = folder.read_config()
+    if name != LanguageTask.task_name:
+        raise SystemExit(f"{run} is a run of {name}; pass one of language.")
+    return LanguageTask.open(from_dict(LanguageConfig, values), folder)
+
+
+def written(model: Any, length: int) -> Tensor:
+    """Return so many tokens (1, length) that a model writes after its first one."""
+    prompt = torch.zeros((1, 1), dtype=torch.long)
+    tokens = list(stream(model, prompt, length - 1, generator=torch.Generator().manual_seed(0)))
+    return torch.cat([prompt, torch.stack(tokens, dim=1)], dim=1)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import decoding
+from benchmarks import causality, decoding
 from poise.cli.main import main
 
 
@@ -25,3 +25,11 @@ def test_what_is_measured(run):
     assert [row["tokens_before"] for row in content["rows"]] == [4, 8]
     assert all(row["cached_evaluations"] >= 2 for row in content["rows"])
     assert json.dumps(content) and len(decoding.table(content).splitlines()) == 4
+
+
+def test_a_prefix_leaks_nothing_and_a_sample_does(run):
+    content = causality.measure(run)
+    leaks = {(row["solver"], row["scope"], row["rtol"]): row["leak"] for row in content["rows"]}
+    assert not any(leak for (_, scope, _), leak in leaks.items() if scope == "prefix")
+    assert any(leak for (_, scope, _), leak in leaks.items() if scope == "sample")
+    assert len(causality.table(content).splitlines()) == 2 + 10 and json.dumps(content)
