@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 ITERATIONS = 300  # of L-BFGS at most
-TOLERANCE = 1e-5  # of the gradient's largest entry, per sample
+TOLERANCE = 1e-6  # of the gradient's largest entry, per sample
 NEIGHBOUR_ROWS = 1024  # of the similarity matrix made at a time
 
 
