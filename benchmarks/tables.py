@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    causality,
+    decoding,
     evaluations,
     jax_solvers,
     mdeq_costs,
@@ -58,6 +60,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "vicreg_kinds": vicreg_kinds.table,
     "vicreg_cifar": _with_machine(vicreg_cifar.table),
     "tinyshakespeare": _with_machine(tinyshakespeare.table),
+    "decoding": _with_machine(decoding.table),
+    "causality": causality.table,
 }
 
 
