@@ -38,10 +38,12 @@ def run(argv: list[str]) -> int:
     }
     if rank() == 0:
         folder.write_json(folder.evaluation, result)
-    for name, value in found.items():
-        say(f"  {task.quality_names.get(name, name.replace('_', ' ')):34}{value:.4f}")
+    lines = [(task.quality_names.get(name, name.replace("_", " ")), f"{value:.4f}") for name, value in found.items()]
     if solves.solves:
         statuses = ", ".join(f"{number:,} {status}" for status, number in solves.statuses.items())
-        say(f"  {'evaluations a solve':34}{solves.mean_evaluations:.1f}, for the slowest sample of each batch")
-        say(f"  {'statuses':34}{statuses}")
+        lines.append(("evaluations a solve", f"{solves.mean_evaluations:.1f}, for the slowest sample of each batch"))
+        lines.append(("statuses", statuses))
+    width = max(len(label) for label, _ in lines) + 2
+    for label, text in lines:
+        say(f"  {label:{width}}{text}")
     return DONE
