@@ -35,7 +35,7 @@ class CommandEntry:
 
 TASKS = {
     "language": TaskEntry(
-        "a DEQ-Transformer language model on any text",
+        "a language model on any text, by a DEQ-Transformer or a DEQ-TrellisNet",
         "poise.configs.language:LanguageConfig",
         "poise.tasks.language:LanguageTask",
         "poise.tasks.language_report:build_page",

@@ -1,4 +1,4 @@
-"""`language`: next-token prediction on text, by a DEQ-Transformer or its explicit peer."""
+"""`language`: next-token prediction on text, by a DEQ-Transformer, a DEQ-TrellisNet or the explicit peer of either."""
 
 from __future__ import annotations
 

@@ -25,9 +25,17 @@ def build_page(folder: RunFolder) -> Page:
     return page(run, _title(run.settings), _sentence, _tiles, sections, "window")
 
 
+NETWORKS = {
+    ("deq", "transformer"): "A DEQ-Transformer",
+    ("deq", "trellis"): "A DEQ-TrellisNet",
+    ("explicit", "transformer"): "An explicit Transformer",
+    ("explicit", "trellis"): "An explicit TrellisNet",
+}
+
+
 def _title(settings: Mapping[str, Any]) -> str:
-    kind = settings.get("model", {}).get("kind")
-    network = "An explicit Transformer" if kind == "explicit" else "A DEQ-Transformer"
+    model = settings.get("model", {})
+    network = NETWORKS[model.get("kind", "deq"), model.get("cell", "transformer")]
     source = str(settings.get("data", {}).get("path"))
     return f"{network} on {'the documentation of Python' if source == 'embedded' else PurePath(source).name}"
 

@@ -142,6 +142,8 @@ def test_words_with_clusters_normalised_weights_and_dropout_train(text_file, tmp
     opened = LanguageTask.open(config, folder)
     assert measure(opened, "valid", config.trainer, folder)["val_loss"] == pytest.approx(summary["val_loss"])
     assert opened.continuation("line 3", 4, temperature=0).strip()
+    name = {"transformer": "Transformer", "trellis": "TrellisNet"}[cell]
+    assert f"{'An explicit ' if kind == 'explicit' else 'A DEQ-'}{name} on text.txt" in folder.report.read_text()
 
 
 @pytest.mark.parametrize("option", [{"norm": "pre"}, {"span": 4}])
