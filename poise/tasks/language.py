@@ -27,7 +27,7 @@ from poise.data import (
     tokenise,
 )
 from poise.data.errors import DataError
-from poise.fixed_point.tree import tree_leaves
+from poise.fixed_point.tree import tree_leaves, tree_map
 from poise.models import stream
 from poise.report import Page
 from poise.tasks.base import Measures, Task
@@ -107,7 +107,9 @@ class LanguageTask(Task):
     def training_loss(self, batch: tuple[Tensor, Tensor, bool]) -> tuple[Tensor, Measures]:
         """Return the mean cross-entropy; with a memory, of a segment that goes on where the one before ended."""
         inputs, targets, fresh = batch
-        features, self._past = self._read(inputs, None if fresh else self._past)
+        # A checkpoint's past is read on the host.
+        past = None if fresh else tree_map(lambda leaf: leaf.to(inputs.device), self._past)
+        features, self._past = self._read(inputs, past)
         return self.model.losses(features, targets).mean(), {}
 
     def trunk(self, batch: tuple[Tensor, Tensor, bool]) -> Tensor:
