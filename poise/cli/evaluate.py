@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from poise.cli.errors import DONE
 from poise.cli.opening import ENGINE, MEMORY, SOLVER, open_run, run_arguments
@@ -26,6 +28,7 @@ def run(argv: list[str]) -> int:
         if task.evaluation_batches(split) is not None:
             found |= measure(task, split, task.config.trainer, folder)
     found |= task.assess()
+    dial = task.dial()
     seconds = time.perf_counter() - began
     solves = task.cost.evaluation
     result = {
@@ -35,6 +38,7 @@ def run(argv: list[str]) -> int:
         "evaluation_seconds": round(seconds, 3),
         "statuses": solves.statuses,
         "solver": asdict(task.config.eval_solver) if solves.solves else None,
+        "dial": dial,
     }
     if rank() == 0:
         folder.write_json(folder.evaluation, result)
@@ -46,4 +50,16 @@ def run(argv: list[str]) -> int:
     width = max(len(label) for label, _ in lines) + 2
     for label, text in lines:
         say(f"  {label:{width}}{text}")
+    if dial:
+        say(f"\n{_dial_table(dial)}")
     return DONE
+
+
+def _dial_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return quality against evaluations, a line for each way to stop."""
+    lines = [f"  {'a part of validation, stopped':32}{'evaluations':>12}{'the most':>10}{'loss':>9}{'perplexity':>12}"]
+    for row in rows:
+        stop = f"by a budget of {row['max_steps']}" if row["rtol"] is None else f"by a residual of {row['rtol']:g}"
+        cells = f"{row['evaluations']:12.1f}{row['most_evaluations']:10.0f}{row['loss']:9.4f}{row['perplexity']:12.4g}"
+        lines.append(f"  {stop:32}{cells}")
+    return "\n".join(lines)

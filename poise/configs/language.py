@@ -55,6 +55,10 @@ class ModelConfig:
     """transformer: attention heads, of an even number of features each (rotary positions turn them in pairs)"""
     n_layers: int = 2
     """layers of the transformer's cell, or of the explicit network; published for trellis: 12 and more"""
+    n_before: int = 0
+    """equilibrium transformer: plain layers before the equilibrium, evaluated once (a prelude, Geiping et al. 2025)"""
+    n_after: int = 0
+    """equilibrium transformer: plain layers after it (a coda)"""
     d_ff: int | None = None
     """transformer: hidden features of the feed-forward part; null is 4 d_model"""
     d_hidden: int | None = None
@@ -82,6 +86,14 @@ class ModelConfig:
             cutoffs == sorted({*cutoffs} - {0}) and all(cutoff > 0 for cutoff in cutoffs),
             f"cutoffs are {cutoffs}; pass numbers of words that grow, such as [2000, 10000].",
         )
+        for name in ("n_before", "n_after"):
+            number = getattr(self, name)
+            require(number >= 0, f"{name} is {number}; it must be at least 0.")
+            known = self.kind == "deq" and self.cell == "transformer"
+            require(
+                known or number == 0,
+                f"{name} is {number}, but only an equilibrium of the transformer has layers around it; leave it out.",
+            )
         if self.cell == "trellis":
             for name, plain in (("d_ff", None), ("norm", "post"), ("span", None)):
                 value = getattr(self, name)

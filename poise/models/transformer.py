@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
-from poise.nn.attention import Norm, Rotary, TransformerBlock
+from poise.nn.attention import Norm
+from poise.nn.layers import CausalLayers
 from poise.nn.normalization import normalize
-from poise.nn.recall import Cache, Memory, Past, cached, recall, remembered
+from poise.nn.recall import Cache, Memory, Past, cached, remembered
 from poise.nn.vocabulary import INITIAL_STD, build_vocabulary
 
 
@@ -35,17 +34,13 @@ class TransformerLM(nn.Module):
         div_value: float = 4.0,
     ) -> None:
         super().__init__()
-        self.dropout = dropout
-        self.span = span
         self.embedding = build_vocabulary(vocab_size, d_model, cutoffs, div_value)
         self.norm_input = nn.LayerNorm(d_model)
-        self.rotary = Rotary(d_model // n_heads)
-        width = d_ff or 4 * d_model
-        self.blocks = nn.ModuleList(TransformerBlock(d_model, n_heads, width, norm) for _ in range(n_layers))
+        self.layers = CausalLayers(d_model, n_heads, n_layers, d_ff or 4 * d_model, dropout, norm=norm, span=span)
         self.norm_head = nn.LayerNorm(d_model) if norm == "pre" else nn.Identity()
         init_weights(self)
         if weight_norm:
-            normalize(self.blocks, "weight")
+            normalize(self.layers, "weight")
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return logits (batch, length, vocab_size) of the next token, for tokens (batch, length)."""
@@ -53,11 +48,11 @@ class TransformerLM(nn.Module):
 
     def encode(self, tokens: Tensor) -> Tensor:
         """Return the last layer's output (batch, length, d_model)."""
-        return self._layers(tokens, None)[-1]
+        return self._run(tokens, None)[-1]
 
     def read(self, tokens: Tensor, past: Memory | None, memory: int) -> tuple[Tensor, Memory | None]:
         """Return the output of a segment, and the memory of the last `memory` positions (Dai et al. 2019)."""
-        *inputs, output = self._layers(tokens, past)
+        *inputs, output = self._run(tokens, past)
         return output, remembered(past, inputs, memory) if memory else None
 
     @torch.no_grad()
@@ -66,25 +61,12 @@ class TransformerLM(nn.Module):
     ) -> tuple[Tensor, Cache]:
         """Return the output of tokens after those in a cache, and the cache with them, as in `DEQTransformer`."""
         before = Cache.empty(len(tokens), window, tokens.device) if past is None else past
-        *inputs, output = self._layers(tokens, before)
-        return output, cached(before, inputs, self._blocks, self.rotary, lengths)
+        *inputs, output = self._run(tokens, before)
+        return output, cached(before, inputs, self.layers.layers, self.layers.rotary, lengths)
 
-    def _layers(self, tokens: Tensor, past: Past | None) -> Sequence[Tensor]:
+    def _run(self, tokens: Tensor, past: Past | None) -> list[Tensor]:
         """Return what every layer reads, and the last one's output."""
-        h = self.norm_input(self.embedding(tokens))
-        recalled = recall(h, past, self._blocks, self.rotary, self.span)
-        table = self.rotary.first(tokens.shape[1], h) if recalled is None else recalled.table
-        bias = None if recalled is None else recalled.bias
-        found = [h]
-        for place, block in enumerate(self._blocks):
-            noise = block.draw_noise(h, self.dropout) if self.training and self.dropout else None
-            before = None if recalled is None else recalled.of(place)
-            found.append(block(found[-1], table, None, noise, before, bias))
-        return found
-
-    @property
-    def _blocks(self) -> list[TransformerBlock]:
-        return list(self.blocks)  # type: ignore[arg-type]
+        return self.layers(self.norm_input(self.embedding(tokens)), past)
 
     def head(self, state: Tensor) -> Tensor:
         """Return logits of a state, by the embedding's own weights."""

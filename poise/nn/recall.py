@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +23,10 @@ class Memory:
 
     inputs: tuple[Tensor, ...]  # one a block, (batch, positions, d_model)
 
+    def of(self, first: int, last: int) -> Memory:
+        """Return what the blocks from `first` up to, not including, `last` read."""
+        return Memory(self.inputs[first:last])
+
 
 @dataclass(frozen=True)
 class Cache:
@@ -35,6 +39,10 @@ class Cache:
     values: tuple[Tensor, ...]
     positions: Tensor  # (batch, positions) int64, VOID where a shorter prompt was padded
     window: int | None = None
+
+    def of(self, first: int, last: int) -> Cache:
+        """Return the keys and values of the blocks from `first` up to, not including, `last`."""
+        return replace(self, keys=self.keys[first:last], values=self.values[first:last])
 
     @staticmethod
     def empty(batch: int, window: int | None = None, device: torch.device | str | None = None) -> Cache:

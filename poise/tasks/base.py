@@ -116,6 +116,10 @@ class Task(L.LightningModule, ABC):
         """Return what `poise evaluate` measures beside the quality of the splits."""
         return {}
 
+    def dial(self) -> list[dict[str, Any]]:
+        """Return what `poise evaluate` shows of quality against evaluations, a row for each way to stop."""
+        return []
+
     def show(self, analysis: Mapping[str, Any]) -> str:
         """Return what to print of the trained model, such as a sample."""
         return ""

@@ -31,7 +31,7 @@ from poise.fixed_point.tree import tree_leaves, tree_map
 from poise.models import stream
 from poise.report import Page
 from poise.tasks.base import Measures, Task
-from poise.tasks.language_analysis import analyse
+from poise.tasks.language_analysis import analyse, dial
 from poise.tasks.language_networks import LanguageModel, build_model, past_of
 from poise.tasks.language_report import build_page
 from poise.tasks.progress import Preparation
@@ -238,6 +238,10 @@ class LanguageTask(Task):
     def analyse(self) -> dict[str, Any]:
         """Return what the report shows beside the measures of training."""
         return analyse(self)
+
+    def dial(self) -> list[dict[str, Any]]:
+        """Return loss and perplexity against evaluations."""
+        return dial(self) if self.solves else []
 
     def build_page(self, folder: RunFolder) -> Page:
         """Return the report."""

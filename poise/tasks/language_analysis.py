@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from poise.fixed_point import Picard, Unrolled
+from poise.fixed_point import Phantom, Picard, Unrolled
 from poise.models import DEQTransformer, DEQTrellisNet
-from poise.nn import activation_bytes
-from poise.tasks.regularization import solving
+from poise.nn import Equilibrium, activation_bytes
+from poise.tasks.regularization import observed, solving
 
 if TYPE_CHECKING:
     from poise.tasks.language import LanguageTask
@@ -22,6 +23,9 @@ SAMPLES = 8  # validation windows whose residuals are drawn
 TRACE_STEPS = 24  # evaluations that a trained cell needs at most, in the trial
 BATCHES = 4  # validation batches whose evaluations are counted
 DEPTHS = (1, 2, 4, 8, 12, 16, 24)
+BUDGETS = (1, 2, 3, 4, 6, 8, 12, 16, 24)  # evaluations after which the loss is measured
+TOLERANCES = (0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4)  # at which every window may stop
+DIALLED = 4096  # tokens of validation that the loss is measured on
 TEMPERATURES = (0.8, 0.5)  # below 1 a small model spells better; the first is printed as well
 
 
@@ -69,7 +73,7 @@ def _evaluations(task: LanguageTask, model: DEQTransformer | DEQTrellisNet) -> d
 
 
 def _memory(task: LanguageTask, model: DEQTransformer | DEQTrellisNet) -> dict[str, list[int]]:
-    """Bytes that the equilibrium holds for the backward of one window, by evaluations, beside the unrolled network."""
+    """Bytes that the hidden layers hold for the backward of one window, by evaluations, beside the unrolled network."""
     layer = model.equilibrium
     tokens = task.training_batch(0)[0][:1].to(task.device)
     parameters = list(model.parameters())
@@ -78,8 +82,45 @@ def _memory(task: LanguageTask, model: DEQTransformer | DEQTrellisNet) -> dict[s
         found[name] = []
         for depth in DEPTHS:
             with solving(layer, Picard(rtol=None, max_steps=depth, scope=layer.solver.scope), adjoint):
-                found[name].append(activation_bytes(lambda: layer(model.embedding(tokens)), parameters))
+                found[name].append(activation_bytes(lambda: model.read(tokens, None, 0)[0], parameters))
     return found
+
+
+@torch.no_grad()
+def dial(task: LanguageTask) -> list[dict[str, Any]]:
+    """Return what quality costs: loss and evaluations a window where all stop alike, and where each stops by itself.
+
+    Rows without an `rtol` spend the budget `max_steps` untested; the others stop every window at that residual, or at
+    the budget that the eval solver has. Evaluations are those of the cell, the adjoint's own steps among them.
+    """
+    model: Any = task.model
+    layer: Equilibrium = model.equilibrium
+    solver, adjoint = layer.eval_solver or layer.solver, layer.adjoint
+    beside = adjoint.steps if isinstance(adjoint, Phantom) and adjoint.records else 0
+    settings: list[dict[str, Any]] = [{"rtol": None, "max_steps": budget} for budget in BUDGETS]
+    settings += [{"rtol": rtol, "max_steps": solver.max_steps} for rtol in TOLERANCES]
+    batches = task.evaluation_batches("valid") or []
+    inputs, targets = (part[: max(1, DIALLED // part.shape[1])].to(task.device) for part in batches[0])
+    length, rows = task.config.data.sequence_length, []
+    for setting in settings:
+        past, losses = None, []
+        with solving(layer, replace(solver, **setting)), observed(model) as solves:
+            for segment, wanted in zip(inputs.split(length, dim=1), targets.split(length, dim=1), strict=True):
+                state, past = model.read(segment, past, task.config.data.memory)
+                losses.append(model.losses(state, wanted).double().flatten())
+        steps = torch.cat([one.steps for one in solves]).double()
+        loss = float(torch.cat(losses).mean())
+        rows.append(
+            {
+                **setting,
+                "evaluations": float(steps.mean()) + beside,
+                "most_evaluations": float(steps.max()) + beside,
+                "loss": loss,
+                "perplexity": math.exp(min(loss, 700.0)),
+            }
+        )
+    layer.counters.reset()  # these solves are none of the run's
+    return rows
 
 
 def _texts(task: LanguageTask) -> list[dict[str, str]]:

@@ -34,7 +34,9 @@ def build_model(config: LanguageConfig, vocab_size: int) -> LanguageModel:
             return TrellisNet(n_layers=model.n_layers, **shared)
         return DEQTrellisNet(**shared, **solving)
     shared |= {name: getattr(model, name) for name in ("n_heads", "n_layers", "d_ff", "norm", "span")}
-    return TransformerLM(**shared) if model.kind == "explicit" else DEQTransformer(**shared, **solving)
+    if model.kind == "explicit":
+        return TransformerLM(**shared)
+    return DEQTransformer(n_before=model.n_before, n_after=model.n_after, **shared, **solving)
 
 
 def past_of(model: LanguageModel, tensors: Sequence[Tensor]) -> Any:

@@ -21,12 +21,13 @@ from poise.tasks.solving import equilibria
 
 @dataclass(frozen=True)
 class Solved:
-    """An equilibrium that a layer found; `residual` (batch, ...)."""
+    """An equilibrium that a layer found; `residual` and `steps` (batch,)."""
 
     layer: Equilibrium
     state: Any
     context: Any
     residual: Tensor
+    steps: Tensor
 
 
 @contextmanager
@@ -40,13 +41,13 @@ def observed(model: nn.Module, samples: int | None = None) -> Iterator[list[Solv
     before = [layer.on_solution for layer in layers]
 
     def keep(layer: Equilibrium, solution: Solution) -> None:
-        state, context, residual = solution.state, solution.context, solution.residual
+        state, context, ends = solution.state, solution.context, (solution.residual, solution.steps)
         if samples is not None:
             if any(one.layer is layer for one in found):
                 return
             few = slice(samples)  # copied, since a part of a tensor holds all of it
-            state, context, residual = tree_map(lambda x: x[few].detach().clone(), (state, context, residual))
-        found.append(Solved(layer, state, context, residual))
+            state, context, ends = tree_map(lambda x: x[few].detach().clone(), (state, context, ends))
+        found.append(Solved(layer, state, context, *ends))
 
     for layer in layers:
         layer.on_solution = partial(keep, layer)

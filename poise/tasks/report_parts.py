@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from poise.report import (
     Block,
+    Figure,
     Page,
     Section,
     Series,
@@ -188,6 +189,25 @@ def evaluation_blocks(evaluation: Mapping[str, Any], sample: str) -> list[Block]
         return []
     solver = evaluation.get("solver")
     blocks: list[Block] = [Table(("measure", "value"), cells, "By the latest `poise evaluate`.")]
+    if dial := evaluation.get("dial"):
+        blocks.append(_dial(dial, sample))
     if evaluation.get("statuses"):
         blocks.append(Statuses({"evaluation": evaluation["statuses"]}))
     return [*blocks, Settings({"solver": solver})] if solver else blocks
+
+
+def _dial(rows: Sequence[Mapping[str, Any]], sample: str) -> Figure:
+    """Draw quality against evaluations: where all samples stop alike, and where each stops by itself."""
+    ways = {"a budget for all": True, f"a residual for each {sample}": False}
+    series = []
+    for name, budget in ways.items():
+        chosen = [row for row in rows if (row["rtol"] is None) is budget]
+        x, y = ([row[axis] for row in chosen] for axis in ("evaluations", "perplexity"))
+        series.append(Series(name, x, y, markers=True))
+    return line_chart(
+        series,
+        title="Perplexity against evaluations",
+        x_label=f"evaluations of the cell, mean over {sample}s",
+        y_label="perplexity",
+        caption="On a part of the validation text, by the latest `poise evaluate`.",
+    )

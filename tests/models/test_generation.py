@@ -15,6 +15,10 @@ def deq(rtol=1e-6, **options):
     return DEQTransformer(VOCABULARY, 24, 4, n_layers=2, solver=solver, **options).eval()
 
 
+def surrounded(**options):
+    return deq(n_before=1, n_after=1, **options)
+
+
 def explicit(**options):
     torch.manual_seed(0)
     return TransformerLM(VOCABULARY, 24, 4, n_layers=3, **options).eval()
@@ -30,8 +34,8 @@ def trellis():
     return TrellisNet(VOCABULARY, 16, n_layers=4).eval()
 
 
-TRANSFORMERS = pytest.mark.parametrize("make", [deq, explicit])
-MODELS = pytest.mark.parametrize("make", [deq, explicit, deq_trellis, trellis])
+TRANSFORMERS = pytest.mark.parametrize("make", [deq, surrounded, explicit])
+MODELS = pytest.mark.parametrize("make", [deq, surrounded, explicit, deq_trellis, trellis])
 
 
 def tokens(batch=2, length=12, seed=0):
@@ -49,7 +53,7 @@ def decoded(model, text, **options):
 
 @pytest.mark.parametrize(
     ("make", "options"),
-    [(make, options) for make in (deq, explicit) for options in ({}, {"norm": "pre"}, {"span": 5})]
+    [(make, options) for make in (deq, surrounded, explicit) for options in ({}, {"norm": "pre"}, {"span": 5})]
     + [(deq_trellis, {}), (trellis, {})],
 )
 def test_decoding_equals_a_whole_solve(make, options):

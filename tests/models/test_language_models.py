@@ -18,9 +18,14 @@ def adaptive(**options):
     return deq(cutoffs=(5, 12), div_value=2.0, **options)
 
 
+def surrounded(**options):
+    return deq(n_before=1, n_after=2, **options)
+
+
 MODELS = [
     deq,
     adaptive,
+    surrounded,
     lambda: TransformerLM(30, 24, 4, n_layers=2),
     lambda: TransformerLM(30, 24, 4, n_layers=2, cutoffs=(5, 12), div_value=2.0),
 ]
@@ -53,7 +58,7 @@ def test_is_causal_to_the_last_bit(make):
 def test_losses_are_the_cross_entropy_of_the_logits(make):
     model = make().eval()
     with torch.no_grad():
-        state = model.solve(tokens()).state if isinstance(model, DEQTransformer) else model.encode(tokens())
+        state, _ = model.read(tokens(), None, 0)
         losses = model.losses(state, tokens())
         expected = cross_entropy(model(tokens()).double().flatten(0, 1), tokens().flatten(), reduction="none")
     assert losses.shape == (2, 12) and torch.allclose(losses.flatten().double(), expected, atol=1e-5)

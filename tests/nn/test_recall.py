@@ -15,6 +15,10 @@ def deq(adjoint=Implicit(GMRES(rtol=1e-12)), **options):
     return DEQTransformer(30, 24, 4, n_layers=2, solver=SOLVER, adjoint=adjoint, **options).double()
 
 
+def surrounded(**options):
+    return deq(n_before=1, n_after=2, **options)
+
+
 def explicit(**options):
     torch.manual_seed(0)
     return TransformerLM(30, 24, 4, n_layers=3, **options).double()
@@ -30,8 +34,8 @@ def trellis():
     return TrellisNet(30, 16, n_layers=4).double()
 
 
-TRANSFORMERS = pytest.mark.parametrize("make", [deq, explicit])
-MODELS = pytest.mark.parametrize("make", [deq, explicit, deq_trellis, trellis])
+TRANSFORMERS = pytest.mark.parametrize("make", [deq, surrounded, explicit])
+MODELS = pytest.mark.parametrize("make", [deq, surrounded, explicit, deq_trellis, trellis])
 
 
 def tokens(batch=2, length=24, seed=0):
@@ -48,7 +52,7 @@ def in_segments(model, text, length, memory):
 
 @pytest.mark.parametrize(
     ("make", "options"),
-    [(make, {"norm": norm}) for make in (deq, explicit) for norm in ("post", "pre")]
+    [(make, {"norm": norm}) for make in (deq, surrounded, explicit) for norm in ("post", "pre")]
     + [(deq_trellis, {}), (trellis, {})],
 )
 def test_a_memory_of_everything_gives_the_states_of_the_whole_text(make, options):

@@ -120,6 +120,9 @@ def test_a_memory_is_for_language_runs(tmp_path, capsys):
         ({"cutoffs": (20, 10)}, r"cutoffs are \[20, 10\]; pass numbers of words that grow"),
         ({"span": 0}, "span is 0; it must be above 0"),
         ({"div_value": 0.5}, "div_value is 0.5"),
+        ({"n_before": -1}, "n_before is -1; it must be at least 0"),
+        ({"kind": "explicit", "n_after": 1}, "n_after is 1, but only an equilibrium of the transformer has layers"),
+        ({"cell": "trellis", "n_before": 1}, "n_before is 1, but only an equilibrium of the transformer has layers"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(options, message):
@@ -146,11 +149,38 @@ def test_words_with_clusters_normalised_weights_and_dropout_train(text_file, tmp
     assert f"{'An explicit ' if kind == 'explicit' else 'A DEQ-'}{name} on text.txt" in folder.report.read_text()
 
 
-@pytest.mark.parametrize("option", [{"norm": "pre"}, {"span": 4}])
-@pytest.mark.parametrize("kind", ["deq", "explicit"])
-def test_other_transformers_train(text_file, tmp_path, kind, option):
-    summary = train(LanguageTask, tiny(text_file, kind, **option), RunFolder(tmp_path / "run"))
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(kind, options) for kind in ("deq", "explicit") for options in ({"norm": "pre"}, {"span": 4})]
+    + [("deq", {"n_before": 1, "n_after": 1})],
+)
+def test_other_transformers_train(text_file, tmp_path, kind, options):
+    summary = train(LanguageTask, tiny(text_file, kind, **options), RunFolder(tmp_path / "run"))
     assert math.isfinite(summary["val_loss"])
+
+
+def test_evaluate_shows_quality_against_evaluations(text_file, tmp_path, capsys):
+    folder = tmp_path / "run"
+    train(LanguageTask, tiny(text_file), RunFolder(folder))
+    assert main(["evaluate", str(folder)]) == 0
+    out = capsys.readouterr().out
+    found = json.loads((folder / "evaluation.json").read_text())
+    dial = found["dial"]
+    budgets = [row for row in dial if row["rtol"] is None]
+    by_residual = [row for row in dial if row["rtol"] is not None]
+    assert [row["evaluations"] for row in budgets] == [row["max_steps"] + 2 for row in budgets]  # the phantom's two
+    assert all(row["evaluations"] <= row["most_evaluations"] for row in dial)
+    costs = [row["evaluations"] for row in by_residual]
+    assert costs == sorted(costs) and costs[0] < costs[-1]
+    assert f"{budgets[0]['loss']:.4f}" in out and "by a residual of 0.1" in out
+    assert sum(found["statuses"].values()) == sum(
+        len(batch[0]) for batch in LanguageTask.create(tiny(text_file)).evaluation_batches("valid")
+    )  # the dial's own solves are no part of the evaluation's
+    main(["report", str(folder)])
+    assert "Perplexity against evaluations" in (folder / "report.html").read_text()
+    train(LanguageTask, tiny(text_file, "explicit"), RunFolder(tmp_path / "explicit"))
+    assert main(["evaluate", str(tmp_path / "explicit")]) == 0
+    assert json.loads((tmp_path / "explicit" / "evaluation.json").read_text())["dial"] == []
 
 
 def test_the_penalty_may_grow_and_end():
