@@ -161,7 +161,8 @@ def test_other_transformers_train(text_file, tmp_path, kind, options):
 
 def test_evaluate_shows_quality_against_evaluations(text_file, tmp_path, capsys):
     folder = tmp_path / "run"
-    train(LanguageTask, tiny(text_file), RunFolder(folder))
+    config = tiny(text_file, memory=0)
+    train(LanguageTask, config, RunFolder(folder))
     assert main(["evaluate", str(folder)]) == 0
     out = capsys.readouterr().out
     found = json.loads((folder / "evaluation.json").read_text())
@@ -173,9 +174,8 @@ def test_evaluate_shows_quality_against_evaluations(text_file, tmp_path, capsys)
     costs = [row["evaluations"] for row in by_residual]
     assert costs == sorted(costs) and costs[0] < costs[-1]
     assert f"{budgets[0]['loss']:.4f}" in out and "by a residual of 0.1" in out
-    assert sum(found["statuses"].values()) == sum(
-        len(batch[0]) for batch in LanguageTask.create(tiny(text_file)).evaluation_batches("valid")
-    )  # the dial's own solves are no part of the evaluation's
+    windows = sum(len(inputs) for inputs, _ in LanguageTask.create(config).evaluation_batches("valid"))
+    assert sum(found["statuses"].values()) == windows  # the dial's own solves are no part of the evaluation's
     main(["report", str(folder)])
     assert "Perplexity against evaluations" in (folder / "report.html").read_text()
     train(LanguageTask, tiny(text_file, "explicit"), RunFolder(tmp_path / "explicit"))
