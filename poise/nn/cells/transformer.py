@@ -60,8 +60,8 @@ class TransformerCell(nn.Module):
         return TransformerContext(self.norm_injection(x), self.layers.draw_noise(x), self.layers.recall(x, past))
 
     def initial_state(self, context: TransformerContext) -> Tensor:
-        """Return zeros, (batch, length, d_model)."""
-        return torch.zeros_like(context.injection)
+        """Return the injection, (batch, length, d_model): from zeros the first evaluation would attend to nothing."""
+        return context.injection
 
     def forward(self, z: Tensor, context: TransformerContext) -> Tensor:
         """Evaluate the cell once."""
