@@ -39,8 +39,8 @@ RULE = (
     "Anderson's rule and a phantom gradient of two more; one run with the penalty at its default frequency, one "
     "without. Perplexity of the whole validation split after so many evaluations of the solver and no more (the "
     "gradient's two come on top), and its growth from the first to half of it; the largest spectral radius of "
-    f"{RADII} windows; evaluations to a residual of 1e-3. Share: CPU time of the penalty in the mean training step, one "
-    f"thread. Limits: {LOSS_LIMIT:.0%} of perplexity at half the evaluations with the penalty, {SHARE_LIMIT:.0%} of a step."
+    f"{RADII} windows; evaluations to a residual of 1e-3. Share: CPU time of the penalty in the mean training step. "
+    f"Limits: {LOSS_LIMIT:.0%} of perplexity at half the evaluations with the penalty, {SHARE_LIMIT:.0%} of a step."
 )
 
 

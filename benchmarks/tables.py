@@ -1,7 +1,7 @@
-"""Which tables does the README quote? Those that this script makes of `results/`, between markers it can rewrite.
+"""Which tables do the documents quote? Those that this script makes of `results/`, between markers it can rewrite.
 
-`python -m benchmarks.tables` prints them; `--write README.md` puts each between its `<!-- table: NAME -->` and the next
-`<!-- end -->`; `--check README.md` fails where one differs.
+`python -m benchmarks.tables` prints them; `--write README.md` (or `docs/measurements.md`) puts each between its
+`<!-- table: NAME -->` and the next `<!-- end -->`; `--check README.md` fails where one differs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from benchmarks import (
     causality,
     decoding,
     evaluations,
+    jacobian_penalty,
     jax_solvers,
+    language_costs,
     mdeq_costs,
     mdeq_runs,
     memory,
@@ -29,6 +31,7 @@ from benchmarks import (
     vicreg_cifar,
     vicreg_digits,
     vicreg_kinds,
+    wikitext2,
 )
 
 MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
@@ -62,13 +65,16 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "tinyshakespeare": _with_machine(tinyshakespeare.table),
     "decoding": _with_machine(decoding.table),
     "causality": causality.table,
+    "wikitext2": _with_machine(lambda content: f"{wikitext2.table(content)}\n\n{wikitext2.verdict(content)}"),
+    "language_costs": _with_machine(language_costs.table),
+    "jacobian_penalty": _with_machine(jacobian_penalty.table),
 }
 
 
 def generate(name: str) -> str:
     """Return a table by name; raise LookupError where it is unknown or was not measured."""
     if name not in TABLES:
-        raise LookupError(f"there is no table {name!r}; the README may quote {', '.join(TABLES)}.")
+        raise LookupError(f"there is no table {name!r}; a document may quote {', '.join(TABLES)}.")
     content = results.read(name)
     if content is None:
         raise LookupError(f"results/{name}.json has not been measured; run python -m benchmarks.{name}.")

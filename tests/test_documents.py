@@ -26,6 +26,6 @@ def test_blocks_run_and_print_what_they_say(document):
 
 
 def test_links_lead_somewhere():
-    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
-            assert (ROOT / target).exists(), f"{document.name} links to {target}"
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"

@@ -36,10 +36,10 @@ def test_a_table_that_was_not_measured_says_what_to_run(monkeypatch, tmp_path):
         tables.generate("rows")
 
 
-def test_the_readme_quotes_the_tables_that_the_results_make():
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    assert tables.rewrite(text) == text, "run python -m benchmarks.tables --write README.md"
+@pytest.mark.parametrize("name", ["README.md", "docs/measurements.md"])
+def test_documents_quote_the_tables_that_the_results_make(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert tables.rewrite(text) == text, f"run python -m benchmarks.tables --write {name}"
 
 
 @pytest.mark.parametrize("name", ["evaluations", "rows", "memory"])
