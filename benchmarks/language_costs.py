@@ -58,15 +58,15 @@ class Timed:
     def __init__(self, run: Path) -> None:
         self.task: LanguageTask = opened(run)
         self.task.train()
-        self.model: Any = self.task.model
+        model: Any = self.task.model
+        self.model = model
         self.memory = self.task.config.data.memory
         self.inputs, self.targets, _ = self.task.training_batch(1)
         with torch.no_grad():
-            _, self.past = self.model.read(self.task.training_batch(0)[0], None, self.memory)
-            if not self.memory:
-                self.past = None
-            self.features, _ = self.model.read(self.inputs, self.past, self.memory)
-            self.x = self.model.embedding(self.inputs)
+            _, past = model.read(self.task.training_batch(0)[0], None, self.memory)
+            self.past: Any = past if self.memory else None
+            self.features, _ = model.read(self.inputs, self.past, self.memory)
+            self.x = model.embedding(self.inputs)
         generator = torch.Generator().manual_seed(0)
         self.cotangents = [torch.randn(part.shape, generator=generator) for part in (self.features, self.x)]
 

@@ -24,7 +24,7 @@ from poise.nn import activation_bytes
 
 BATCH, LENGTH, VOCABULARY = 12, 64, 65
 RULE = (
-    "The DEQ-Transformer of the recipe tinyshakespeare-deq (width 180, 6 heads, 2 layers in the tied block) at its "
+    "A DEQ-Transformer on characters (width 180, 6 heads, 2 layers in the tied block) at its "
     f"initial weights, {BATCH} x {LENGTH} tokens, float32, Picard at a fixed budget of evaluations. Block: bytes of "
     "the distinct storages that the equilibrium block saves for the backward, its parameters and its input left out. "
     "Step: the same of embedding, block, head and loss, parameters left out. Seconds: CPU time of forward and backward "

@@ -1,7 +1,8 @@
 """Does the DEQ-Transformer learn what its explicit peer learns, and what does it cost? Two finished runs, compared.
 
-`python -m benchmarks.tinyshakespeare DEQ_RUN EXPLICIT_RUN [--markdown] [--json FILE]`, on the machine of the runs
-`poise train language --recipe tinyshakespeare-deq` and `poise train language --recipe tinyshakespeare-explicit`.
+`python -m benchmarks.tinyshakespeare DEQ_RUN EXPLICIT_RUN [--variant NAME=RUN ...] [--markdown] [--json FILE]`, on the
+machine of the runs `poise train language --recipe tinyshakespeare-deq` and `poise train language --recipe
+tinyshakespeare-explicit`; a variant is a run of the first with other settings, and shows what one of them brings.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +41,15 @@ def read_run(folder: Path) -> dict[str, Any]:
     return {**kept, "threads": trainer["threads"], "validations": validations}
 
 
-def compare(deq: dict[str, Any], explicit: dict[str, Any]) -> dict[str, Any]:
-    """Return both runs, with when each reached the explicit network's last loss."""
-    for run in (deq, explicit):
+def compare(
+    deq: dict[str, Any], explicit: dict[str, Any], variants: Mapping[str, dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Return all runs, with when each reached the explicit network's last loss."""
+    runs = {"DEQTransformer": deq, "TransformerLM": explicit, **(variants or {})}
+    for run in runs.values():
         passed = [row for row in run["validations"] if row["val_loss"] <= explicit["validations"][-1]["val_loss"]]
         run["reached_cpu_seconds"] = passed[0]["train_cpu_seconds"] if passed else None
-    return {"rule": RULE, "runs": {"DEQTransformer": deq, "TransformerLM": explicit}}
+    return {"rule": RULE, "runs": runs}
 
 
 def table(content: dict[str, Any]) -> str:
@@ -76,9 +81,12 @@ def main() -> None:
         "--json", type=Path, default=FOLDER / "tinyshakespeare.json", help="where the result is written"
     )
     parser.add_argument("--markdown", action="store_true", help="print the README's table and nothing else")
+    parser.add_argument("--variant", action="append", default=[], metavar="NAME=RUN", help="another run to set beside")
     options = parser.parse_args()
     runs = read_run(options.deq), read_run(options.explicit)
-    content = {"environment": {**environment(), "threads": runs[0]["threads"]}, **compare(*runs)}
+    named = (variant.partition("=") for variant in options.variant)
+    variants = {name: read_run(Path(folder)) for name, _, folder in named}
+    content = {"environment": {**environment(), "threads": runs[0]["threads"]}, **compare(*runs, variants)}
     write(options.json, content)
     print(table(content) if options.markdown else f"{RULE}\n\n{table(content)}")
 

@@ -65,6 +65,8 @@ class ModelConfig:
     """trellis: features of its two hidden states; null is 2 d_model"""
     dropout: float = 0.0
     """drawn once a solve; 0 because small models on few steps do not overfit (trial)"""
+    variational: bool = False
+    """transformer: dropout masks are the same at all positions, as published for DEQs and as a trellis has them"""
     weight_norm: bool = False
     """normalise the weights of the cell or of the explicit layers (Bai et al. 2019)"""
     norm: Literal["post", "pre"] = "post"
@@ -95,7 +97,7 @@ class ModelConfig:
                 f"{name} is {number}, but only an equilibrium of the transformer has layers around it; leave it out.",
             )
         if self.cell == "trellis":
-            for name, plain in (("d_ff", None), ("norm", "post"), ("span", None)):
+            for name, plain in (("d_ff", None), ("norm", "post"), ("span", None), ("variational", False)):
                 value = getattr(self, name)
                 require(value == plain, f"{name} is {value}, but a trellis has none; leave it out.")
             return

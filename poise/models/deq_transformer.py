@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,10 +29,10 @@ class DEQTransformer(nn.Module):
     block. `n_before`, `n_after`: plain layers around the equilibrium, evaluated once: what they can do is no part of
     every evaluation, and the block converges in fewer (Geiping et al. 2025 call them prelude and coda; the stem and
     heads of a multiscale DEQ are such, Bai et al. 2020). `dropout`: probability, masks drawn once a solve. `norm`,
-    `span`: as in `CausalLayers`; the state is normalised before the head where norm is "pre". `weight_norm`: of the
-    linear layers. `cutoffs`, `div_value`: those of an `AdaptiveVocabulary` in place of one table, for tokens numbered
-    from frequent to rare. The default solvers mix by prefix, so that no later token moves an earlier state at any
-    tolerance.
+    `span`, `variational`: as in `CausalLayers`; the state is normalised before the head where norm is "pre".
+    `weight_norm`: of the linear layers. `cutoffs`, `div_value`: those of an `AdaptiveVocabulary` in place of one table,
+    for tokens numbered from frequent to rare. The default solvers mix by prefix, so that no later token moves an
+    earlier state at any tolerance.
 
     >>> model = DEQTransformer(vocab_size=65, d_model=32, n_heads=4)
     >>> model(torch.zeros(1, 10, dtype=torch.long)).shape
@@ -51,6 +52,7 @@ class DEQTransformer(nn.Module):
         n_after: int = 0,
         norm: Norm = "post",
         span: int | None = None,
+        variational: bool = False,
         weight_norm: bool = False,
         cutoffs: tuple[int, ...] = (),
         div_value: float = 4.0,
@@ -64,11 +66,12 @@ class DEQTransformer(nn.Module):
                 raise ValueError(f"{option}={number} is no number of layers; pass 0 or more.")
         self.embedding = build_vocabulary(vocab_size, d_model, cutoffs, div_value)
         self.norm_input = nn.LayerNorm(d_model) if n_before else nn.Identity()
-        widths: tuple[int, float] = (d_ff or 4 * d_model, dropout)
-        self.before = CausalLayers(d_model, n_heads, n_before, *widths, norm=norm, span=span)
-        cell = TransformerCell(d_model, n_heads, n_layers, *widths, norm=norm, span=span)
+        width = d_ff or 4 * d_model
+        alike: dict[str, Any] = {"dropout": dropout, "norm": norm, "span": span, "variational": variational}
+        self.before = CausalLayers(d_model, n_heads, n_before, width, **alike)
+        cell = TransformerCell(d_model, n_heads, n_layers, width, **alike)
         self.equilibrium = Equilibrium(cell, solver, adjoint, eval_solver)
-        self.after = CausalLayers(d_model, n_heads, n_after, *widths, norm=norm, span=span)
+        self.after = CausalLayers(d_model, n_heads, n_after, width, **alike)
         self.norm_head = nn.LayerNorm(d_model) if norm == "pre" else nn.Identity()
         init_weights(self)
         if weight_norm:

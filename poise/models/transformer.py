@@ -15,7 +15,7 @@ from poise.nn.vocabulary import INITIAL_STD, build_vocabulary
 class TransformerLM(nn.Module):
     """A causal Transformer language model of `n_layers` layers, its head tied to the embedding.
 
-    `norm`, `span`, `weight_norm`, `cutoffs`, `div_value`: as in `DEQTransformer`.
+    `norm`, `span`, `variational`, `weight_norm`, `cutoffs`, `div_value`: as in `DEQTransformer`.
     """
 
     def __init__(
@@ -29,6 +29,7 @@ class TransformerLM(nn.Module):
         *,
         norm: Norm = "post",
         span: int | None = None,
+        variational: bool = False,
         weight_norm: bool = False,
         cutoffs: tuple[int, ...] = (),
         div_value: float = 4.0,
@@ -36,7 +37,9 @@ class TransformerLM(nn.Module):
         super().__init__()
         self.embedding = build_vocabulary(vocab_size, d_model, cutoffs, div_value)
         self.norm_input = nn.LayerNorm(d_model)
-        self.layers = CausalLayers(d_model, n_heads, n_layers, d_ff or 4 * d_model, dropout, norm=norm, span=span)
+        self.layers = CausalLayers(
+            d_model, n_heads, n_layers, d_ff or 4 * d_model, dropout, norm=norm, span=span, variational=variational
+        )
         self.norm_head = nn.LayerNorm(d_model) if norm == "pre" else nn.Identity()
         init_weights(self)
         if weight_norm:

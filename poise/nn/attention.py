@@ -17,7 +17,7 @@ Norm = Literal["post", "pre"]
 
 @dataclass(frozen=True)
 class BlockNoise:
-    """Dropout masks of one block, already scaled by 1 / (1 - p), each (batch, length, width): drawn once a solve."""
+    """Dropout masks of one block, already scaled by 1 / (1 - p), each (batch, length or 1, width)."""
 
     attended: Tensor
     hidden: Tensor
@@ -117,8 +117,9 @@ class TransformerBlock(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         return rotate(q, table), rotate(k, table), v
 
-    def draw_noise(self, x: Tensor, dropout: float) -> BlockNoise:
-        """Draw dropout masks for inputs like x (batch, length, d_model)."""
+    def draw_noise(self, x: Tensor, dropout: float, variational: bool = False) -> BlockNoise:
+        """Draw dropout masks for inputs like x (batch, length, d_model); variational: one for all positions."""
+        x = x[:, :1] if variational else x
         hidden = x.new_empty(*x.shape[:-1], self.up.out_features)
         return BlockNoise(*(dropout_mask(like, dropout) for like in (x, hidden, x)))
 

@@ -13,7 +13,8 @@ class CausalLayers(nn.Module):
     """`n_layers` causal Transformer layers, one after another; none is the identity.
 
     `norm`: as in `TransformerBlock`. `span`: how many positions one sees, itself among them (local attention); None is
-    all. `dropout`: of each layer's branches in training.
+    all. `dropout`: of each layer's branches in training. `variational`: a sample's masks are the same at all positions
+    (Gal and Ghahramani 2016).
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class CausalLayers(nn.Module):
         *,
         norm: Norm = "post",
         span: int | None = None,
+        variational: bool = False,
     ) -> None:
         super().__init__()
         check_kind(type(self).__name__, "n_layers", n_layers, "int")
@@ -36,6 +38,7 @@ class CausalLayers(nn.Module):
             raise ValueError(f"span={span} leaves nothing to attend to; pass at least 1, or None for all positions.")
         self.dropout = dropout
         self.span = span
+        self.variational = variational
         self.rotary = Rotary(d_model // n_heads)
         self.blocks = nn.ModuleList(TransformerBlock(d_model, n_heads, d_ff, norm) for _ in range(n_layers))
 
@@ -69,7 +72,7 @@ class CausalLayers(nn.Module):
         """Draw dropout masks for inputs like x (batch, length, d_model), one a layer; none outside of training."""
         if not (self.training and self.dropout):
             return ()
-        return tuple(block.draw_noise(x, self.dropout) for block in self.layers)
+        return tuple(block.draw_noise(x, self.dropout, self.variational) for block in self.layers)
 
     @property
     def layers(self) -> list[TransformerBlock]:

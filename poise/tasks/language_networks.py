@@ -33,7 +33,7 @@ def build_model(config: LanguageConfig, vocab_size: int) -> LanguageModel:
         if model.kind == "explicit":
             return TrellisNet(n_layers=model.n_layers, **shared)
         return DEQTrellisNet(**shared, **solving)
-    shared |= {name: getattr(model, name) for name in ("n_heads", "n_layers", "d_ff", "norm", "span")}
+    shared |= {name: getattr(model, name) for name in ("n_heads", "n_layers", "d_ff", "norm", "span", "variational")}
     if model.kind == "explicit":
         return TransformerLM(**shared)
     return DEQTransformer(n_before=model.n_before, n_after=model.n_after, **shared, **solving)

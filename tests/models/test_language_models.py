@@ -135,3 +135,14 @@ def test_training_and_evaluation_agree_on_a_fixed_budget():
 def test_wrong_sizes_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         DEQTransformer(30, 24, **{"n_heads": 4, **options})
+
+
+@pytest.mark.parametrize("make", [surrounded, lambda **options: TransformerLM(30, 24, 4, n_layers=2, **options)])
+def test_variational_dropout_treats_all_positions_alike(make):
+    """A text of one token repeated looks the same at every position but to dropout that differs between them."""
+    same = torch.full((3, 12), 7)
+    for variational, alike in ((True, True), (False, False)):
+        torch.manual_seed(0)
+        states, _ = make(dropout=0.5, variational=variational).train().read(same, None, 0)
+        assert torch.allclose(states, states[:, :1].expand_as(states), atol=1e-4) == alike
+        assert not torch.allclose(states[0], states[1], atol=1e-2)  # samples have masks of their own

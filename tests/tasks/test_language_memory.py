@@ -116,6 +116,7 @@ def test_a_memory_is_for_language_runs(tmp_path, capsys):
         ({"cell": "trellis", "span": 4}, "span is 4, but a trellis has none"),
         ({"cell": "trellis", "norm": "pre"}, "norm is pre, but a trellis has none"),
         ({"cell": "trellis", "d_ff": 8}, "d_ff is 8, but a trellis has none"),
+        ({"cell": "trellis", "variational": True}, "variational is True, but a trellis has none"),
         ({"d_hidden": 8}, "d_hidden is 8, but a transformer has none"),
         ({"cutoffs": (20, 10)}, r"cutoffs are \[20, 10\]; pass numbers of words that grow"),
         ({"span": 0}, "span is 0; it must be above 0"),

@@ -25,7 +25,7 @@ class TransformerContext:
 class TransformerCell(nn.Module):
     """z -> block_n(... block_1(z, x) ..., x), causal in the positions (dimension 1).
 
-    `n_layers`: blocks. `norm`, `span`, `dropout`: as in `CausalLayers`; dropout masks are drawn once a solve.
+    `n_layers`: blocks. `norm`, `span`, `dropout`, `variational`: as in `CausalLayers`; masks are drawn once a solve.
 
     The input is a tensor (batch, length, d_model) or a `Segment` of a longer text, whose past is a `Memory` of what the
     blocks read (`inputs` returns it) or a `Cache` of their keys and values: equilibria of earlier positions, which do
@@ -47,10 +47,13 @@ class TransformerCell(nn.Module):
         *,
         norm: Norm = "post",
         span: int | None = None,
+        variational: bool = False,
     ) -> None:
         super().__init__()
         self.norm_injection = nn.LayerNorm(d_model)
-        self.layers = CausalLayers(d_model, n_heads, n_layers, d_ff, dropout, norm=norm, span=span)
+        self.layers = CausalLayers(
+            d_model, n_heads, n_layers, d_ff, dropout, norm=norm, span=span, variational=variational
+        )
         if n_layers < 1:
             raise ValueError(f"n_layers={n_layers} leaves nothing to iterate; pass at least 1.")
 
