@@ -13,4 +13,4 @@ class Segment:
     """What a causal cell reads where a text goes on: its input, and what it remembers of the positions before."""
 
     x: Tensor  # (batch, length, d_model)
-    past: Any = None  # what the cell's `remember` returned, or None at the start of a text
+    past: Any = None  # what is remembered of the positions before, or None at the start of a text
