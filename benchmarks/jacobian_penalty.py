@@ -30,12 +30,12 @@ RADII = 16  # windows
 LOSS_LIMIT, SHARE_LIMIT = 0.02, 0.1
 SETTINGS = (
     "--model.n_before 0 --model.n_after 0 --model.n_layers 2 --solver.name anderson --solver.rtol null "
-    f"--solver.max_steps {TRAINED} --adjoint.name phantom --adjoint.steps 2 --max_steps 1000 "
-    "--trainer.val_check_interval 1000 --eval_solver.rtol 1e-3 --sample_tokens 0"
+    f"--solver.max_steps {TRAINED} --adjoint.name phantom --adjoint.steps 2 --max_steps 600 "
+    "--trainer.val_check_interval 600 --eval_solver.rtol 1e-3 --sample_tokens 0"
 ).split()
 RUNS = {"without": ["--regularization.jacobian_weight", "0"], "with": ["--regularization.jacobian_weight", str(WEIGHT)]}
 RULE = (
-    f"Recipe tinyshakespeare-deq without plain layers around the equilibrium, 1,000 steps of {TRAINED} evaluations by "
+    f"Recipe tinyshakespeare-deq without plain layers around the equilibrium, 600 steps of {TRAINED} evaluations by "
     "Anderson's rule and a phantom gradient of two more; one run with the penalty at its default frequency, one "
     "without. Perplexity of the whole validation split after so many evaluations of the solver and no more (the "
     "gradient's two come on top), and its growth from the first to half of it; the largest spectral radius of "

@@ -146,3 +146,11 @@ def test_variational_dropout_treats_all_positions_alike(make):
         states, _ = make(dropout=0.5, variational=variational).train().read(same, None, 0)
         assert torch.allclose(states, states[:, :1].expand_as(states), atol=1e-4) == alike
         assert not torch.allclose(states[0], states[1], atol=1e-2)  # samples have masks of their own
+
+
+def test_the_first_evaluation_attends_to_earlier_positions():
+    model = deq(solver=Picard(rtol=None, max_steps=1)).eval()
+    changed = tokens()
+    changed[:, 0] += 1
+    with torch.no_grad():
+        assert not torch.allclose(model(tokens())[:, -1], model(changed % 30)[:, -1], atol=1e-7)
