@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from poise.data import DataError
+from tests.data.long_texts import TEXT
 
 Refusal = Callable[..., AbstractContextManager[None]]
 
@@ -55,3 +56,19 @@ def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("POISE_DATA", str(folder))
     monkeypatch.chdir(work)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder, which is not made yet."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("POISE_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def long_text(tmp_path: Path) -> Path:
+    """A text that counts as long."""
+    path = tmp_path / "long.txt"
+    path.write_bytes(TEXT.encode())
+    return path
