@@ -74,13 +74,14 @@ def measure(run: Path, rounds: int, places: tuple[int, ...] = PLACES, compared: 
     }
 
 
-def opened(run: Path) -> LanguageTask:
-    """Return the task of a language run."""
+def opened(run: Path, **data: Any) -> LanguageTask:
+    """Return the task of a language run; `data`: settings of its data to take anew."""
     folder = RunFolder(run)
     name, values = folder.read_config()
     if name != LanguageTask.task_name:
         raise SystemExit(f"{run} is a run of {name}; pass one of language.")
-    return LanguageTask.open(from_dict(LanguageConfig, values), folder)
+    config = from_dict(LanguageConfig, values)
+    return LanguageTask.open(replace(config, data=replace(config.data, **data)), folder)
 
 
 def written(model: Any, length: int) -> Tensor:

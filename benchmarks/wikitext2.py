@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import command
+from benchmarks.decoding import opened
 from benchmarks.results import markdown
-from benchmarks.runs import carry_out, trained
+from benchmarks.runs import trained
+from poise.tasks.evaluation import measure as evaluate
 from poise.tasks.run_folder import RunFolder
 
 PAIRS = (
@@ -38,33 +40,37 @@ RULE = (
 
 
 def measure(runs: Path) -> dict[str, Any]:
-    """Train what is not trained yet, evaluate all, and return the result."""
+    """Train and test what is not done yet, and return the result."""
     entries = [_run(recipe, runs) for pair in PAIRS for recipe in pair]
-    memories = {
-        str(memory): _evaluated(RunFolder(runs / PAIRS[0][0]), memory)["test_perplexity"] for memory in MEMORIES
-    }
+    deq = RunFolder(runs / PAIRS[0][0])
+    memories = {str(memory): _tested(deq, memory)["test_perplexity"] for memory in MEMORIES}
     return {"rule": RULE, "runs": entries, "test_perplexity_by_memory": memories}
 
 
 def _run(recipe: str, runs: Path) -> dict[str, Any]:
     folder = trained("language", recipe, RunFolder(runs / recipe))
-    summary, evaluation = folder.read_json(folder.summary), _evaluated(folder)
-    _, settings = folder.read_config()
-    tokens = settings["data"]["batch_size"] * settings["data"]["sequence_length"]
+    summary = folder.read_json(folder.summary)
+    data = folder.read_config()[1]["data"]
     return {
         "recipe": recipe,
         **{name: summary[name] for name in KEPT},
-        "tokens": summary["steps"] * tokens,
-        "test_perplexity": evaluation["test_perplexity"],
-        "mean_evaluations": evaluation["mean_evaluations"],
-        "statuses": evaluation["statuses"],
+        "tokens": summary["steps"] * data["batch_size"] * data["sequence_length"],
+        **_tested(folder, data["memory"]),
         "train_evaluations": [summary["mean_forward_evaluations"], summary["mean_backward_evaluations"]],
     }
 
 
-def _evaluated(folder: RunFolder, memory: int | None = None) -> dict[str, Any]:
-    carry_out(["evaluate", str(folder.path), *([] if memory is None else ["--memory", str(memory)])])
-    return folder.read_json(folder.evaluation)
+def _tested(folder: RunFolder, memory: int) -> dict[str, Any]:
+    """Return the measures of the test split at a memory, from a file of the run's folder where they are there."""
+    file = folder.path / f"test-memory-{memory}.json"
+    if not file.is_file():
+        task = opened(folder.path, memory=memory)
+        found = evaluate(task, "test", task.config.trainer, folder)
+        solves = task.cost.evaluation
+        folder.write_json(
+            file, {**found, "mean_evaluations": solves.mean_evaluations, "statuses": dict(solves.statuses)}
+        )
+    return folder.read_json(file)
 
 
 def table(content: dict[str, Any]) -> str:
