@@ -130,8 +130,11 @@ def attend(
     """Return the values mixed by attention, (batch, heads, length, head_dim); arguments as in `TransformerBlock`."""
     if past is None or bias is None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=bias is None)
-    # In two parts: joining old and new keys would copy all of the past at every evaluation.
     keys, values = past
+    if q.shape[2] > 1:
+        keys, values = torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)
+        return F.scaled_dot_product_attention(q, keys, values, attn_mask=bias)
+    # One position, as in decoding, in two parts: joining would copy all of the past at every evaluation.
     scores = torch.cat([q @ keys.transpose(-1, -2), q @ k.transpose(-1, -2)], dim=-1)
     weights = torch.softmax(scores / q.shape[-1] ** 0.5 + bias, dim=-1).to(v.dtype)
     before = keys.shape[2]
