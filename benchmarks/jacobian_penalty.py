@@ -98,7 +98,7 @@ def table(content: dict[str, Any]) -> str:
         [
             f"{run['penalty']}",
             *(f"{run['perplexities'][str(budget)]:.3f}" for budget in BUDGETS),
-            f"{run['growth_at_half']:+.1%}",
+            f"{round(run['growth_at_half'], 3) + 0.0:+.1%}",
             f"{run['spectral_radius']:.2f}",
             f"{run['mean_evaluations']:.1f}",
             f"{run['penalty_share_of_step']:.1%}",

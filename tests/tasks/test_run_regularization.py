@@ -74,7 +74,7 @@ def test_the_penalty_of_a_step_is_that_of_the_dense_jacobian_with_the_state_held
     with observed(layer) as solves:
         layer(x)
         layer(2 * x)  # a loss may solve several times
-    settings = RegularizationConfig(jacobian_weight=1.0)
+    settings = RegularizationConfig(jacobian_weight=1.0, jacobian_frequency=1.0)
     draws = torch.stack([penalty(solves, settings, 0.0, generator()) for _ in range(800)])
     found = torch.autograd.grad(draws.mean(), (layer.cell.weight, x))
 
@@ -93,7 +93,7 @@ def test_the_penalty_of_a_step_is_that_of_the_dense_jacobian_with_the_state_held
 def test_the_weight_multiplies_the_penalty_and_nothing_else(pictures):
     losses = {}
     for weight in (0.0, 0.5, 2.0):
-        task = made(pictures, regularization=RegularizationConfig(jacobian_weight=weight))
+        task = made(pictures, regularization=RegularizationConfig(jacobian_weight=weight, jacobian_frequency=1.0))
         loss, measures, _ = step(task, 0)
         losses[weight] = loss.item(), measures.get("jacobian_penalty")
     plain = losses[0.0][0]
@@ -119,14 +119,14 @@ def test_the_penalty_comes_as_often_as_asked(tmp_path, pictures, frequency, leas
 def test_a_penalty_makes_the_jacobian_smaller(tmp_path, pictures):
     radii = []
     for weight in (0.0, 20.0):
-        settings = RegularizationConfig(jacobian_weight=weight, spectral_radius_samples=6)
+        settings = RegularizationConfig(jacobian_weight=weight, jacobian_frequency=1.0, spectral_radius_samples=6)
         config = classify(25, path=pictures, batch_size=4, regularization=settings)
         radii.append(train(ClassifyTask, config, RunFolder(tmp_path / str(weight)))["val_spectral_radius"])
     assert radii[1] < 0.8 * radii[0]
 
 
 def test_a_network_that_solves_nothing_is_left_alone(pictures):
-    settings = RegularizationConfig(jacobian_weight=1.0, jitter=50, spectral_radius_samples=2)
+    settings = RegularizationConfig(jacobian_weight=1.0, jacobian_frequency=1.0, jitter=50, spectral_radius_samples=2)
     config = {"regularization": settings, "pretraining": PretrainingConfig(steps=3)}
     task = made(pictures, model={"kind": "explicit"}, **config)
     task.trainer = standing = Standing()
@@ -208,7 +208,7 @@ def test_a_shallow_step_has_the_gradient_of_layers_with_one_weight(pictures):
 
 
 def test_a_step_that_fails_leaves_the_layer_as_it_was(pictures):
-    settings = RegularizationConfig(jitter=1, jacobian_weight=1.0)
+    settings = RegularizationConfig(jitter=1, jacobian_weight=1.0, jacobian_frequency=1.0)
     for pretraining in (PretrainingConfig(), PretrainingConfig(steps=5)):
         task = made(pictures, regularization=settings, pretraining=pretraining)
         before = means(task)
@@ -278,7 +278,9 @@ def test_the_spectral_radius_of_validation_is_the_dense_one(tmp_path, pictures):
 # Other tasks ----------------------------------------------------------------------------------------------------------
 
 EVERYTHING = {
-    "regularization": RegularizationConfig(jacobian_weight=0.1, jitter=1, spectral_radius_samples=2),
+    "regularization": RegularizationConfig(
+        jacobian_weight=0.1, jacobian_frequency=1.0, jitter=1, spectral_radius_samples=2
+    ),
     "pretraining": PretrainingConfig(steps=1, layers=2),
 }
 

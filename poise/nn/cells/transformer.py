@@ -64,7 +64,8 @@ class TransformerCell(nn.Module):
 
     def initial_state(self, context: TransformerContext) -> Tensor:
         """Return the injection, (batch, length, d_model): from zeros the first evaluation would attend to nothing."""
-        return context.injection
+        # Where the input has NaN or infinity the state starts at zero: attention would carry it to earlier positions.
+        return context.injection.nan_to_num(0.0, 0.0, 0.0)
 
     def forward(self, z: Tensor, context: TransformerContext) -> Tensor:
         """Evaluate the cell once."""
