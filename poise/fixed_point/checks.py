@@ -19,6 +19,8 @@ from poise.fixed_point.tree import select_rows, tree_leaves
 ROUNDING, ROUNDING_SHARE = 1000.0, 0.1
 # The same evaluation again rounds alike, but for sums whose order a device leaves open.
 REPEATED = 10.0
+# Entries of a state that share one number of its sketch.
+SKETCHED = 64
 # Samples whose contexts are exchanged: one alone may be saturated.
 LOOKED_AT = 8
 
@@ -100,6 +102,18 @@ def check_cell(cell: PackedCell, found: Iterate) -> None:
 def differ(cell: PackedCell, a: Tensor, b: Tensor) -> bool:
     """Return whether two images of a cell differ by more than kernels for other shapes may round."""
     return not _gap(a, b) <= min(ROUNDING * cell.epsilon, ROUNDING_SHARE)
+
+
+def sketch(image: Tensor) -> Tensor:
+    """Return few numbers (rows, n) that tell images (rows, groups, features) apart as `differ` does, at 1/64 the size.
+
+    Sums over runs of entries under signs that are the same for every image: the expected square of a difference is kept
+    (Johnson and Lindenstrauss 1984).
+    """
+    flat = image.flatten(1)
+    signs = torch.randint(2, flat.shape[1:], generator=torch.Generator().manual_seed(0)).to(flat) * 2 - 1
+    short = -flat.shape[1] % SKETCHED
+    return torch.nn.functional.pad(flat * signs, (0, short)).unflatten(1, (-1, SKETCHED)).sum(dim=2)
 
 
 def repeats(cell: PackedCell, again: Tensor, before: Tensor) -> bool:

@@ -23,6 +23,7 @@ from poise.fixed_point.adjoints.graph import reaches, start_at, unnamed_leaves
 from poise.fixed_point.adjoints.products import Evaluation, JacobianProduct, Recording
 from poise.fixed_point.adjoints.reuse import reused
 from poise.fixed_point.adjoints.tangent import solve_tangent
+from poise.fixed_point.checks import sketch
 from poise.fixed_point.compiled import reusable_graphs
 from poise.fixed_point.dual import carried, in_dual_level, tangent_of, with_tangent
 from poise.fixed_point.linear import GMRES, LinearSolver, as_linear
@@ -102,10 +103,12 @@ class Implicit(Adjoint):
 def _linearised_at(found: Iterate) -> Tensor:
     """Return where the cell is differentiated: at f(z), one evaluation nearer to the fixed point than z.
 
-    A sample that failed stays at its best iterate: f may leave the range of numbers beyond it. Always a copy, so that
-    the caller may change the state in place.
+    That is the state which is returned, so that one is held and not two. A sample that failed stays at its best
+    iterate: f may leave the range of numbers beyond it.
     """
     nearer = (found.status == Status.CONVERGED) | (found.status == Status.STALLED)
+    if found.rtol is None or bool(nearer.all()):
+        return found.fz.detach()
     return torch.where(nearer.view(-1, 1, 1), found.fz, found.z).detach()
 
 
@@ -114,7 +117,7 @@ class _Extras:
     """What makes a backward cheaper; its tensors are saved by autograd and let go with the rest of the graph."""
 
     z: Tensor
-    image: Tensor
+    sketch: Tensor  # of the image, (rows, n)
     inverse: SecantInverse | None  # what the forward has learnt of (I - J)^-1, where it is used again
 
 
@@ -133,7 +136,7 @@ class _Scene:
     @property
     def evaluation(self) -> Evaluation | None:
         """The evaluation that may be made again on fewer rows."""
-        return None if self.cell is None else Evaluation(self.cell, self.extras.z, self.extras.image)
+        return None if self.cell is None else Evaluation(self.cell, self.extras.z, self.extras.sketch)
 
 
 def _attach(
@@ -161,7 +164,7 @@ def _attach(
         return fz.detach()  # nothing asks for a gradient
     rows = cell if cell is not None and cell.selectable else None
     empty = z.new_empty(0)
-    extras = _Extras(empty, empty, inverse) if rows is None else _Extras(z, image.detach(), inverse)
+    extras = _Extras(empty, empty, inverse) if rows is None else _Extras(z, sketch(image.detach()), inverse)
     scene = _Scene(solver, ledger, evaluate, recording, moves, rows, extras)
     return _ImplicitFunction.apply(scene, image, fz.detach(), *known)
 
@@ -320,7 +323,7 @@ def _recorded_gradients(scene: _Scene, state: Tensor, known: list[Tensor], grad:
             )
         evaluation = scene.evaluation
         if evaluation is not None:
-            evaluation = replace(evaluation, z=state.detach(), fz=image.detach())
+            evaluation = replace(evaluation, z=state.detach(), sketch=sketch(image.detach()))
         u = _solve(scene, JacobianProduct(recording, grad.shape, evaluation), grad)
         u = _attach(scene.solver, scene.ledger, affine, u, u, [grad, state, *known])
         wanted = [place for place, leaf in enumerate(gated) if leaf.requires_grad]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from poise.fixed_point.checks import differ
+from poise.fixed_point.checks import differ, sketch
 from poise.fixed_point.linear.base import LIVE_SHARE, Product
 from poise.fixed_point.packed import Count, PackedCell
 from poise.fixed_point.tree import select_rows, tree_map
@@ -32,16 +32,16 @@ class Recording:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What it takes to evaluate the cell again on some of its rows: the state, and the image to expect."""
+    """What it takes to evaluate the cell again on some of its rows: the state, and a sketch of the image to expect."""
 
     cell: PackedCell
     z: Tensor  # (rows, groups, features)
-    fz: Tensor
+    sketch: Tensor  # (rows, n)
 
     def select(self, index: Tensor) -> Evaluation:
         """Return the evaluation of the rows `index`."""
-        z, fz = select_rows((self.z, self.fz), index)
-        return replace(self, cell=self.cell.select(index), z=z, fz=fz)
+        z, sketched = select_rows((self.z, self.sketch), index)
+        return replace(self, cell=self.cell.select(index), z=z, sketch=sketched)
 
     def record(self, count: Count) -> Recording | None:
         """Evaluate with a graph and count it; None where the image is not the one that the first evaluation gave.
@@ -52,7 +52,7 @@ class Evaluation:
         with torch.enable_grad():
             start = self.z.detach().requires_grad_()
             image = cell(start)
-            if not image.requires_grad or differ(cell, image.detach(), self.fz):
+            if not image.requires_grad or differ(cell, sketch(image.detach()), self.sketch):
                 return None
         return Recording(get_gradient_edge(image), get_gradient_edge(start))
 
