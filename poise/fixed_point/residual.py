@@ -33,22 +33,27 @@ def measure(
     with torch.no_grad():
         if valid is not None:
             g, fz = (torch.where(valid > 0, part, 0.0) for part in (g, fz))
-        widths = cell.layout.widths
+        widths, positions = cell.layout.widths, cell.layout.positions
         if len(widths) == 1:
-            return _measure_part(solver, fz, g, dtype)
-        parts = zip(g.split(widths, dim=2), fz.split(widths, dim=2), strict=True)
-        found = [_measure_part(solver, image, change, dtype) for change, image in parts]
+            return _measure_part(solver, fz, g, positions[0], dtype)
+        parts = zip(g.split(widths, dim=2), fz.split(widths, dim=2), positions, strict=True)
+        found = [_measure_part(solver, image, change, count, dtype) for change, image, count in parts]
         names = ("norm", "size", "residual", "excess")
         return Measure(*(torch.stack([getattr(part, name) for part in found]).amax(dim=0) for name in names))
 
 
-def _measure_part(solver: Solver, fz: Tensor, g: Tensor, dtype: torch.dtype | None) -> Measure:
+def _measure_part(solver: Solver, fz: Tensor, g: Tensor, positions: int, dtype: torch.dtype | None) -> Measure:
+    if positions > 1:  # one group, its positions in order
+        g, fz = (part.unflatten(2, (positions, -1)).squeeze(1) for part in (g, fz))
     norm, size = norms(g, solver.scope, dtype), norms(fz, solver.scope, dtype)
     residual = norm / size.clamp_min(torch.finfo(size.dtype).tiny)
-    if not solver.atol:
-        return Measure(norm, size, residual, residual)
-    allowed = (size * (solver.rtol or 0.0)).clamp_min(solver.atol)
-    return Measure(norm, size, residual, norm / allowed)
+    excess = residual
+    if solver.atol:
+        excess = norm / (size * (solver.rtol or 0.0)).clamp_min(solver.atol)
+    if positions > 1:
+        norm, size = (torch.linalg.vector_norm(part, dim=1, keepdim=True) for part in (norm, size))
+        residual, excess = (part.amax(dim=1, keepdim=True) for part in (residual, excess))
+    return Measure(norm, size, residual, excess)
 
 
 def norms(x: Tensor, scope: Scope, dtype: torch.dtype | None = None) -> Tensor:

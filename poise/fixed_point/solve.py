@@ -19,7 +19,7 @@ from poise.fixed_point.packed import PackedCell, asks_for_context, check_context
 from poise.fixed_point.sharding import refuse_sharded
 from poise.fixed_point.solution import OnFailure, Solution
 from poise.fixed_point.solvers import Anderson, Solver
-from poise.fixed_point.state import Layout
+from poise.fixed_point.state import Layout, Positions
 from poise.fixed_point.tally import Counters
 from poise.fixed_point.trajectory import Callback, Observer, wanted_evaluations
 from poise.fixed_point.transforms import admitted
@@ -36,7 +36,7 @@ def fixed_point(
     adjoint: Adjoint = Implicit(),
     parameters: Iterable[Tensor] = (),
     valid: Any = None,
-    position_dim: int = 1,
+    position_dim: Positions = 1,
     on_failure: OnFailure = "warn",
     check: bool | None = None,
     counters: Counters | None = None,
@@ -52,12 +52,12 @@ def fixed_point(
     such as `Anderson(rtol=1e-6)` and `Phantom(steps=3)`. `parameters`: tensors that `f` closes over and that second
     derivatives shall reach (first derivatives reach all). `valid`: a bool mask over the leading dimensions of the state
     (or one for each part); entries outside are left out of residuals and mixing. `position_dim`: the dimension of
-    positions under scope="prefix". `on_failure`: what happens when a solve misses its tolerance, forward or backward:
-    a ConvergenceWarning, a ConvergenceError, or nothing. `check`: look once whether `f` couples samples, is
-    deterministic and uses its context, and warn with a CellWarning if not (a few evaluations of few samples; default:
-    the first solve that `counters` counts). `record`: evaluations, by number from 1, whose states are returned as
-    `solution.trajectory` with the gradient of one step each (of the whole solve under Unrolled); True for all.
-    `callback`: called with a `Step` after every evaluation.
+    positions (scope="prefix"), or the dimensions of them (residual="position"). `on_failure`: what happens when a solve
+    misses its tolerance, forward or backward: a ConvergenceWarning, a ConvergenceError, or nothing. `check`: look once
+    whether `f` couples samples, is deterministic and uses its context, and warn with a CellWarning if not (a few
+    evaluations of few samples; default: the first solve that `counters` counts). `record`: evaluations, by number from
+    1, whose states are returned as `solution.trajectory` with the gradient of one step each (of the whole solve under
+    Unrolled); True for all. `callback`: called with a `Step` after every evaluation.
 
     Raises ValueError or TypeError for a state, context or cell output of the wrong shape or dtype.
     """
@@ -66,7 +66,8 @@ def fixed_point(
     require("f", f, Callable, "lambda z: 0.5 * z + 1")
     require("solver", solver, Solver, "Anderson(rtol=1e-4)")
     require("adjoint", adjoint, Adjoint, "Implicit()")
-    check_kind("fixed_point", "position_dim", position_dim, "int")
+    for dimension in position_dim if isinstance(position_dim, tuple) else (position_dim,):
+        check_kind("fixed_point", "position_dim", dimension, "int")
     check_kind("fixed_point", "check", check, "bool | None")
     if callback is not None:
         require("callback", callback, Callable, "print")
@@ -75,7 +76,11 @@ def fixed_point(
     start = "the state"
     if isinstance(z0, Solution):
         z0, start = _usable(z0.state), "the earlier solution"
-    layout = Layout.of(z0, position_dim if solver.scope == "prefix" else None)
+    layout = Layout.of(
+        z0,
+        groups=position_dim if solver.scope == "prefix" else (),
+        positions=position_dim if solver.residual == "position" else (),
+    )
     z = layout.pack(z0)
     check_context(context, z.shape[0], start)
     # One that carries a tangent is a view of what was named, and reached as anything that the cell closes over.

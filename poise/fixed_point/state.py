@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 State = Tensor | tuple[Tensor, ...]
+Positions = int | tuple[int, ...]  # the dimensions of a state that its positions take, the batch being 0
 
 
 @dataclass(frozen=True)
@@ -17,9 +18,9 @@ class Layout:
     """How a state of one or several tensors packs into real numbers of shape (batch, groups, features).
 
     A group is what one set of mixing weights belongs to: the whole sample (one group), or each position under the
-    prefix scope. Packing is a view for a single tensor of at least 32 bits and one copy otherwise; complex numbers
-    become pairs of reals, and halves are widened to float32. Numbers keep the order in which they lie in memory, so
-    that feature maps in channels-last reach the cell as they were.
+    prefix scope. `positions` are what a residual is the largest over. Packing is a view for a single tensor of at least
+    32 bits and one copy otherwise; complex numbers become pairs of reals, and halves are widened to float32. Numbers
+    keep the order in which they lie in memory, so that feature maps in channels-last reach the cell as they were.
     """
 
     shapes: tuple[torch.Size, ...]  # without the batch dimension
@@ -27,14 +28,19 @@ class Layout:
     is_tuple: bool
     dtype: torch.dtype  # of the packed numbers
     groups: int
-    position_dim: int | None  # None: one group a sample
+    position_dims: tuple[int, ...]  # which come first in a group; empty where none are told apart
     widths: tuple[int, ...]  # features a group, for each part
+    positions: tuple[int, ...]  # of a group that have a residual of their own, for each part
     channels_last: tuple[bool, ...]  # for each part
     plain: bool  # whether packing changes nothing but the shape
 
     @staticmethod
-    def of(state: State, position_dim: int | None = None) -> Layout:
-        """Read the layout off a state; `position_dim` is the dimension of its positions (prefix scope) or None."""
+    def of(state: State, groups: Positions = (), positions: Positions = ()) -> Layout:
+        """Read the layout off a state.
+
+        `groups`: the dimension of positions that are groups (prefix scope). `positions`: the dimensions of those within
+        one group, the sample. Empty is none.
+        """
         parts = state if isinstance(state, tuple) else (state,)
         if not parts or not all(isinstance(part, Tensor) for part in parts):
             found = ", ".join(type(part).__name__ for part in parts) or "an empty tuple"
@@ -54,34 +60,34 @@ class Layout:
         dtype = torch.float32
         for part in parts:
             dtype = torch.promote_types(dtype, part.dtype.to_real() if part.is_complex() else part.dtype)
-        groups = 1
-        if position_dim is not None:
-            if any(position_dim >= part.dim() or position_dim < 1 for part in parts):
-                raise ValueError(
-                    f"the prefix scope needs positions in dimension {position_dim} of every part, but z0 has shapes "
-                    f"{[tuple(part.shape) for part in parts]}; set position_dim or use scope='sample'."
-                )
-            sizes = sorted({part.shape[position_dim] for part in parts})
-            if len(sizes) > 1:
-                raise ValueError(f"the parts of a state have {sizes} positions; the prefix scope needs one number.")
-            groups = sizes[0]
-            if groups == 0:
-                raise ValueError("the prefix scope needs at least one position, but z0 has none; pass longer states.")
-        widths = tuple(math.prod(part.shape[1:]) * (2 if part.is_complex() else 1) // max(groups, 1) for part in parts)
-        channels_last = tuple(position_dim is None and _is_channels_last(part) for part in parts)
+        dims = _dimensions(groups) or _dimensions(positions)
+        if any(not 1 <= dim < part.dim() for part in parts for dim in dims):
+            what, instead = ("prefix scope", "scope") if _dimensions(groups) else ("residual by position", "residual")
+            raise ValueError(
+                f"the {what} needs positions in dimension {dims[0] if len(dims) == 1 else dims} of every part, but z0 "
+                f"has shapes {[tuple(part.shape) for part in parts]}; set position_dim or use {instead}='sample'."
+            )
+        counts = tuple(math.prod(part.shape[dim] for dim in dims) for part in parts)
+        group_count = 1
+        if _dimensions(groups):
+            group_count = _prefixes(dims, counts)
+            counts = (1,) * len(parts)
+        widths = tuple(math.prod(part.shape[1:]) * (2 if part.is_complex() else 1) // group_count for part in parts)
+        channels_last = tuple(not dims and _is_channels_last(part) for part in parts)
         return Layout(
             shapes=tuple(part.shape[1:] for part in parts),
             dtypes=tuple(part.dtype for part in parts),
             is_tuple=isinstance(state, tuple),
             dtype=dtype,
-            groups=groups,
-            position_dim=position_dim,
+            groups=group_count,
+            position_dims=dims,
             widths=widths,
+            positions=counts,
             channels_last=channels_last,
             plain=(
                 isinstance(state, Tensor)
                 and dtype == state.dtype
-                and position_dim in (None, 1)
+                and dims == tuple(range(1, len(dims) + 1))
                 and not any(channels_last)
             ),
         )
@@ -99,8 +105,8 @@ class Layout:
             # A view's gradient must lie at even numbers, as it may not where a tuple's parts are joined.
             joined = len(self.shapes) > 1
             part = torch.stack((part.real, part.imag), dim=-1) if joined else torch.view_as_real(part.resolve_conj())
-        if self.position_dim is not None:
-            part = part.movedim(self.position_dim, 1)
+        if self.position_dims:
+            part = part.movedim(self.position_dims, self._leading)
         elif self.channels_last[place]:
             part = part.movedim(1, -1)
         return part.reshape(part.shape[0], self.groups, self.widths[place]).to(self.dtype)
@@ -121,18 +127,20 @@ class Layout:
         pair = (2,) if dtype.is_complex else ()
         if self.channels_last[place]:
             part = piece.reshape(batch, *shape[1:], shape[0]).movedim(-1, 1)
-        elif self.position_dim is None:
-            part = piece.reshape(batch, *shape, *pair)
         else:
-            inner = list(shape)
-            positions = inner.pop(self.position_dim - 1)
-            part = piece.reshape(batch, positions, *inner, *pair).movedim(1, self.position_dim)
+            moved = [shape[dim - 1] for dim in self.position_dims]
+            inner = [size for dim, size in enumerate(shape, 1) if dim not in self.position_dims]
+            part = piece.reshape(batch, *moved, *inner, *pair).movedim(self._leading, self.position_dims)
         if dtype.is_complex:
             pairs = part.to(dtype.to_real()).contiguous()
             # One row beside an odd number of reals counts as contiguous, but its pairs do not lie at even numbers.
             odd = pairs.storage_offset() % 2 or any(stride % 2 for stride in pairs.stride()[:-1])
             return torch.view_as_complex(pairs.clone(memory_format=torch.contiguous_format) if odd else pairs)
         return part.to(dtype)
+
+    @property
+    def _leading(self) -> tuple[int, ...]:
+        return tuple(range(1, len(self.position_dims) + 1))
 
     def pack_mask(self, valid: Any, batch: int) -> Tensor:
         """Return a mask of valid entries, one of (batch, positions, ...) for each part, as numbers 0 and 1 packed."""
@@ -154,6 +162,23 @@ class Layout:
             wide = mask.reshape(mask.shape + (1,) * (len(full) - mask.dim())).expand(full)
             packed.append(self._pack_part(wide.to(self.dtype), place))
         return packed[0] if len(packed) == 1 else torch.cat(packed, dim=2)
+
+
+def _dimensions(positions: Positions) -> tuple[int, ...]:
+    return (positions,) if isinstance(positions, int) else positions
+
+
+def _prefixes(dims: tuple[int, ...], counts: tuple[int, ...]) -> int:
+    """Return how many prefixes a state has, or refuse one that has no order of positions."""
+    if len(dims) > 1:
+        raise ValueError(f"the prefix scope needs one dimension of positions, but position_dim is {dims}; name one.")
+    if len(set(counts)) > 1:
+        raise ValueError(
+            f"the parts of a state have {sorted(set(counts))} positions; the prefix scope needs one number."
+        )
+    if counts[0] == 0:
+        raise ValueError("the prefix scope needs at least one position, but z0 has none; pass longer states.")
+    return counts[0]
 
 
 def _is_channels_last(part: Tensor) -> bool:

@@ -25,12 +25,12 @@ class Equilibrium(nn.Module):
 
     A cell is a module with `forward(z, context) -> z` and, where it helps, `inject(x) -> context` (all work that does
     not depend on z, once a solve), `initial_state(context) -> z0` (zeros shaped like the context otherwise) and an
-    attribute `position_dim` for the prefix scope. `eval_solver` replaces `solver` where the module is in `eval()`
-    mode; gradients do not depend on the mode. `initializer`: a module that proposes the start from the context
-    (detached); it is trained by `initialization_loss` alone and changes no answer, only the evaluations it takes.
-    Parametrized weights of the cell (`normalize`) are computed once a solve. The layer holds no state but `counters`:
-    how its solves ended and what they cost. `on_solution`, an attribute, is called with every Solution where it is not
-    None: so a loss reaches the equilibria deep inside a model.
+    attribute `position_dim`, where its positions are, for the prefix scope and the residual by position. `eval_solver`
+    replaces `solver` where the module is in `eval()` mode; gradients do not depend on the mode. `initializer`: a module
+    that proposes the start from the context (detached); it is trained by `initialization_loss` alone and changes no
+    answer, only the evaluations it takes. Parametrized weights of the cell (`normalize`) are computed once a solve. The
+    layer holds no state but `counters`: how its solves ended and what they cost. `on_solution`, an attribute, is called
+    with every Solution where it is not None: so a loss reaches the equilibria deep inside a model.
 
     Bai, Kolter and Koltun (2019), "Deep Equilibrium Models".
 

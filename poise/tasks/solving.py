@@ -33,6 +33,7 @@ def build_solver(config: SolverConfig) -> Solver:
         "max_steps": config.max_steps,
         "check_every": config.check_every,
         "scope": config.scope,
+        "residual": config.residual,
     }
     if config.name == "picard":
         return Picard(damping=config.damping, **loop)

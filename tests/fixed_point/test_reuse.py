@@ -42,7 +42,7 @@ def test_the_transposed_inverse_is_the_transpose_of_the_rule_s_own_step(solver, 
     """The step of the rule is linear in its residual, so its matrix can be had by differentiation."""
     case = PROBLEMS["attention"]()
     solver = dataclasses.replace(solver, scope=scope)
-    layout = Layout.of(case.z0, 1 if scope == "prefix" else None)
+    layout = Layout.of(case.z0, 1 if scope == "prefix" else ())
     with torch.no_grad():
         learnt = iterate(
             PackedCell(case.f, layout, case.x, True), layout.pack(case.z0), solver, keep_inverse=True

@@ -28,7 +28,7 @@ def test_positions_become_groups(batch, length, inner, dim):
     shape = [batch, inner, inner]
     shape[dim] = length
     state = torch.randn(shape)
-    layout = Layout.of(state, position_dim=dim)
+    layout = Layout.of(state, groups=dim)
     packed = layout.pack(state)
     assert packed.shape == (batch, length, inner)
     for position in range(length):

@@ -145,7 +145,7 @@ class _PairedCell(PackedCell):
 
     @staticmethod
     def of(cell: PackedCell) -> _PairedCell:
-        layout = replace(cell.layout, widths=cell.layout.widths * 2)
+        layout = replace(cell.layout, widths=cell.layout.widths * 2, positions=cell.layout.positions * 2)
         return _PairedCell(**{**vars(cell), "layout": layout}, inner=cell)
 
     def __call__(self, z: Tensor) -> Tensor:

@@ -104,4 +104,9 @@ def as_linear(solver: Solver | LinearSolver) -> LinearSolver:
         raise ValueError(
             f"the backward mixes whole samples, but {solver} has scope={solver.scope!r}; pass one with scope='sample'."
         )
+    if solver.residual != "sample":
+        raise ValueError(
+            f"the backward has one residual a sample, but {solver} has residual={solver.residual!r}; pass one with "
+            "residual='sample'."
+        )
     return FixedPointLinear(solver)

@@ -13,6 +13,7 @@ from poise.fixed_point.packed import PackedCell
 from poise.fixed_point.tree import where_rows
 
 Scope = Literal["sample", "prefix"]
+Residual = Literal["sample", "position"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,9 @@ class Solver(ABC):
     `max_steps`: evaluations at most. `check_every`: evaluations from one test to the next; on cheap cells a test costs
     as much as an evaluation, and on a GPU each one waits for the device. `scope`: what one residual and one set of
     mixing weights belongs to, the `sample` or, for causal sequence models, the `prefix` of positions up to each one, so
-    that no later position moves an earlier one.
+    that no later position moves an earlier one. `residual`: under the sample scope, that of the whole `sample`, or the
+    largest over its `position`s, for problems of different sizes: a few positions that still move are lost in the norm
+    of a large state, which would stop early.
     """
 
     rtol: float | None = 1e-4
@@ -32,6 +35,7 @@ class Solver(ABC):
     max_steps: int = 100
     check_every: int = 1
     scope: Scope = "sample"
+    residual: Residual = "sample"
 
     # Growth of the residual above the best since the last restart that is answered by a restart from the best iterate
     # with an empty memory; infinite for rules that remember nothing.
@@ -46,6 +50,15 @@ class Solver(ABC):
             raise ValueError(f"{type(self).__name__}(check_every={self.check_every}) never tests; pass at least 1.")
         if self.scope not in ("sample", "prefix"):
             raise ValueError(f"{type(self).__name__}(scope={self.scope!r}) is unknown; pass 'sample' or 'prefix'.")
+        if self.residual not in ("sample", "position"):
+            raise ValueError(
+                f"{type(self).__name__}(residual={self.residual!r}) is unknown; pass 'sample' or 'position'."
+            )
+        if self.residual == "position" and self.scope == "prefix":
+            raise ValueError(
+                f"{type(self).__name__}(scope='prefix', residual='position') asks for two residuals: under the prefix "
+                "scope each position has that of its prefix; leave residual out."
+            )
 
     @abstractmethod
     def init(self, z: Tensor) -> Any:
