@@ -45,7 +45,7 @@ class SolverConfig:
     scope: Literal["sample", "prefix"] = "sample"
     """what shares one residual and one set of weights; prefix keeps a causal model causal"""
     residual: Literal["sample", "position"] = "sample"
-    """position is the largest over a state's positions, so that large instances stop as small ones (Huang et al. 2026)"""
+    """position is the largest over a state's positions, so that large instances stop as small ones do"""
     damping: float = 1.0
     """in (0, 1]: the part of each step that is taken (for broyden, its step length)"""
 

@@ -14,6 +14,7 @@ from poise.fixed_point.solvers import Anderson, Solver
 from poise.models.transformer import init_weights
 from poise.nn.attention import Norm
 from poise.nn.cells.transformer import TransformerCell
+from poise.nn.convolution import ShortConvolution
 from poise.nn.equilibrium import Equilibrium
 from poise.nn.layers import CausalLayers
 from poise.nn.normalization import normalize
@@ -28,7 +29,8 @@ class DEQTransformer(nn.Module):
     `vocab_size`: tokens. `d_model`, `n_heads`, `d_ff` (default 4 d_model): widths. `n_layers`: layers inside the tied
     block. `n_before`, `n_after`: plain layers around the equilibrium, evaluated once: what they can do is no part of
     every evaluation, and the block converges in fewer (Geiping et al. 2025 call them prelude and coda; the stem and
-    heads of a multiscale DEQ are such, Bai et al. 2020). `dropout`: probability, masks drawn once a solve. `norm`,
+    heads of a multiscale DEQ are such, Bai et al. 2020). `convolution`: width of a `ShortConvolution` of the embedded
+    tokens; 1 is none. `dropout`: probability, masks drawn once a solve. `norm`,
     `span`, `variational`: as in `CausalLayers`; the state is normalised before the head where norm is "pre".
     `weight_norm`: of the linear layers. `cutoffs`, `div_value`: those of an `AdaptiveVocabulary` in place of one table,
     for tokens numbered from frequent to rare. The default solvers mix by prefix, so that no later token moves an
@@ -50,6 +52,7 @@ class DEQTransformer(nn.Module):
         *,
         n_before: int = 0,
         n_after: int = 0,
+        convolution: int = 1,
         norm: Norm = "post",
         span: int | None = None,
         variational: bool = False,
@@ -65,6 +68,7 @@ class DEQTransformer(nn.Module):
             if number < 0:
                 raise ValueError(f"{option}={number} is no number of layers; pass 0 or more.")
         self.embedding = build_vocabulary(vocab_size, d_model, cutoffs, div_value)
+        self.convolution = ShortConvolution(d_model, convolution)
         self.norm_input = nn.LayerNorm(d_model) if n_before else nn.Identity()
         width = d_ff or 4 * d_model
         alike: dict[str, Any] = {"dropout": dropout, "norm": norm, "span": span, "variational": variational}
@@ -88,7 +92,7 @@ class DEQTransformer(nn.Module):
 
         `past`: what `read` or `decode` returned for the tokens before.
         """
-        return self._solve(tokens, z0, past)[1]
+        return self._run(tokens, z0, past, after=False).solution
 
     def read(self, tokens: Tensor, past: Memory | None, memory: int) -> tuple[Tensor, Memory | None]:
         """Return the features of a segment, and the memory of the last `memory` positions for the next one.
@@ -96,7 +100,7 @@ class DEQTransformer(nn.Module):
         Features are what the head reads: the equilibrium, or what the layers after it make of it.
         """
         run = self._run(tokens, None, past)
-        return run.outputs[-1], remembered(past, self._inputs(run), memory) if memory else None
+        return run.outputs[-1], remembered(past, self._inputs(run), memory, run.embedded) if memory else None
 
     @torch.no_grad()
     def decode(
@@ -109,22 +113,28 @@ class DEQTransformer(nn.Module):
         itself among them; None is all, and a past keeps its own.
         """
         before = Cache.empty(len(tokens), window, tokens.device) if past is None else past
-        run = self._run(tokens, None, before)
+        run = self._run(tokens, None, before, lengths)
         blocks = [*self.before.layers, *self.cell.blocks, *self.after.layers]
-        return run.outputs[-1], cached(before, self._inputs(run), blocks, self.cell.layers.rotary, lengths)
+        past = cached(before, self._inputs(run), blocks, self.cell.layers.rotary, lengths, run.embedded)
+        return run.outputs[-1], past
 
-    def _solve(self, tokens: Tensor, z0: Tensor | None, past: Past | None) -> tuple[list[Tensor], Solution]:
-        """Return what the layers before the equilibrium read, and the equilibrium."""
+    def _run(
+        self,
+        tokens: Tensor,
+        z0: Tensor | None,
+        past: Past | None,
+        lengths: Tensor | None = None,
+        *,
+        after: bool = True,
+    ) -> _Run:
+        """Pass through the network; `after`: also through what comes after the equilibrium."""
         first, last = len(self.before.layers), len(self.before.layers) + len(self.cell.blocks)
-        x = self.norm_input(self.embedding(tokens))
-        *inputs, x = self.before(x, None if past is None else past.of(0, first))
-        return inputs, self.equilibrium.solve(x if past is None else Segment(x, past.of(first, last)), z0)
-
-    def _run(self, tokens: Tensor, z0: Tensor | None, past: Past | None) -> _Run:
-        inputs, solution = self._solve(tokens, z0, past)
-        first = len(self.before.layers) + len(self.cell.blocks)
-        outputs = self.after(solution.state, None if past is None else past.of(first, first + len(self.after.layers)))
-        return _Run(inputs, solution, outputs)
+        x, embedded = self.convolution(self.embedding(tokens), past and past.embedded, lengths)
+        *inputs, x = self.before(self.norm_input(x), past and past.of(0, first))
+        solution = self.equilibrium.solve(x if past is None else Segment(x, past.of(first, last)), z0)
+        end = last + len(self.after.layers)
+        outputs = self.after(solution.state, past and past.of(last, end)) if after else []
+        return _Run(inputs, solution, outputs, embedded)
 
     def _inputs(self, run: _Run) -> list[Tensor]:
         """Return what every layer read."""
@@ -152,3 +162,4 @@ class _Run:
     inputs: list[Tensor]
     solution: Solution
     outputs: list[Tensor]  # the state, and the output of each layer after it
+    embedded: Tensor | None  # what the convolution needs of the segment

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from poise.nn.attention import Norm
+from poise.nn.convolution import ShortConvolution
 from poise.nn.layers import CausalLayers
 from poise.nn.normalization import normalize
 from poise.nn.recall import Cache, Memory, Past, cached, remembered
@@ -15,7 +16,7 @@ from poise.nn.vocabulary import INITIAL_STD, build_vocabulary
 class TransformerLM(nn.Module):
     """A causal Transformer language model of `n_layers` layers, its head tied to the embedding.
 
-    `norm`, `span`, `variational`, `weight_norm`, `cutoffs`, `div_value`: as in `DEQTransformer`.
+    `convolution`, `norm`, `span`, `variational`, `weight_norm`, `cutoffs`, `div_value`: as in `DEQTransformer`.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class TransformerLM(nn.Module):
         d_ff: int | None = None,
         dropout: float = 0.0,
         *,
+        convolution: int = 1,
         norm: Norm = "post",
         span: int | None = None,
         variational: bool = False,
@@ -36,6 +38,7 @@ class TransformerLM(nn.Module):
     ) -> None:
         super().__init__()
         self.embedding = build_vocabulary(vocab_size, d_model, cutoffs, div_value)
+        self.convolution = ShortConvolution(d_model, convolution)
         self.norm_input = nn.LayerNorm(d_model)
         self.layers = CausalLayers(
             d_model, n_heads, n_layers, d_ff or 4 * d_model, dropout, norm=norm, span=span, variational=variational
@@ -51,12 +54,12 @@ class TransformerLM(nn.Module):
 
     def encode(self, tokens: Tensor) -> Tensor:
         """Return the last layer's output (batch, length, d_model)."""
-        return self._run(tokens, None)[-1]
+        return self._run(tokens, None)[0][-1]
 
     def read(self, tokens: Tensor, past: Memory | None, memory: int) -> tuple[Tensor, Memory | None]:
         """Return the output of a segment, and the memory of the last `memory` positions (Dai et al. 2019)."""
-        *inputs, output = self._run(tokens, past)
-        return output, remembered(past, inputs, memory) if memory else None
+        (*inputs, output), embedded = self._run(tokens, past)
+        return output, remembered(past, inputs, memory, embedded) if memory else None
 
     @torch.no_grad()
     def decode(
@@ -64,12 +67,15 @@ class TransformerLM(nn.Module):
     ) -> tuple[Tensor, Cache]:
         """Return the output of tokens after those in a cache, and the cache with them, as in `DEQTransformer`."""
         before = Cache.empty(len(tokens), window, tokens.device) if past is None else past
-        *inputs, output = self._run(tokens, before)
-        return output, cached(before, inputs, self.layers.layers, self.layers.rotary, lengths)
+        (*inputs, output), embedded = self._run(tokens, before, lengths)
+        return output, cached(before, inputs, self.layers.layers, self.layers.rotary, lengths, embedded)
 
-    def _run(self, tokens: Tensor, past: Past | None) -> list[Tensor]:
-        """Return what every layer reads, and the last one's output."""
-        return self.layers(self.norm_input(self.embedding(tokens)), past)
+    def _run(
+        self, tokens: Tensor, past: Past | None, lengths: Tensor | None = None
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Return what every layer reads, and the last one's output; and what the convolution needs of the segment."""
+        x, embedded = self.convolution(self.embedding(tokens), past and past.embedded, lengths)
+        return self.layers(self.norm_input(x), past), embedded
 
     def head(self, state: Tensor) -> Tensor:
         """Return logits of a state, by the embedding's own weights."""

@@ -22,6 +22,7 @@ class Memory:
     """
 
     inputs: tuple[Tensor, ...]  # one a block, (batch, positions, d_model)
+    embedded: Tensor | None = None  # what a `ShortConvolution` reads of them; None where there is none
 
     def of(self, first: int, last: int) -> Memory:
         """Return what the blocks from `first` up to, not including, `last` read."""
@@ -39,6 +40,7 @@ class Cache:
     values: tuple[Tensor, ...]
     positions: Tensor  # (batch, positions) int64, VOID where a shorter prompt was padded
     window: int | None = None
+    embedded: Tensor | None = None  # what a `ShortConvolution` reads of them; None where there is none
 
     def of(self, first: int, last: int) -> Cache:
         """Return the keys and values of the blocks from `first` up to, not including, `last`."""
@@ -100,12 +102,12 @@ def recall(
     return Recalled(keys, values, cosine, sine, bias[:, None])
 
 
-def remembered(past: Memory | None, inputs: Sequence[Tensor], length: int) -> Memory:
+def remembered(past: Memory | None, inputs: Sequence[Tensor], length: int, embedded: Tensor | None = None) -> Memory:
     """Return the last `length` positions, at least one, of a memory with those of a segment after them."""
     new = [part.detach() for part in inputs]
     if past is not None:
         new = [torch.cat(pair, dim=1) for pair in zip(past.inputs, new, strict=True)]
-    return Memory(tuple(part[:, -length:] for part in new))
+    return Memory(tuple(part[:, -length:] for part in new), embedded)
 
 
 @torch.no_grad()
@@ -115,6 +117,7 @@ def cached(
     blocks: Sequence[TransformerBlock],
     rotary: Rotary,
     lengths: Tensor | None = None,
+    embedded: Tensor | None = None,
 ) -> Cache:
     """Return a cache with a segment after it, of which the blocks read `inputs`.
 
@@ -141,7 +144,7 @@ def cached(
         needed = positions > positions.amax(dim=1, keepdim=True) + 1 - max(past.window, 2)
         first = int(needed.any(dim=0).int().argmax())
     keys, values = (tuple(part[:, :, first:] for part in parts) for parts in zip(*pairs, strict=True))
-    return Cache(keys, values, positions[:, first:], past.window)
+    return Cache(keys, values, positions[:, first:], past.window, embedded)
 
 
 def _places(past: Past | None, x: Tensor) -> tuple[Tensor, Tensor]:

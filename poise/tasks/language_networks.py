@@ -33,7 +33,8 @@ def build_model(config: LanguageConfig, vocab_size: int) -> LanguageModel:
         if model.kind == "explicit":
             return TrellisNet(n_layers=model.n_layers, **shared)
         return DEQTrellisNet(**shared, **solving)
-    shared |= {name: getattr(model, name) for name in ("n_heads", "n_layers", "d_ff", "norm", "span", "variational")}
+    names = ("n_heads", "n_layers", "convolution", "d_ff", "norm", "span", "variational")
+    shared |= {name: getattr(model, name) for name in names}
     if model.kind == "explicit":
         return TransformerLM(**shared)
     return DEQTransformer(n_before=model.n_before, n_after=model.n_after, **shared, **solving)
@@ -42,6 +43,7 @@ def build_model(config: LanguageConfig, vocab_size: int) -> LanguageModel:
 def past_of(model: LanguageModel, tensors: Sequence[Tensor]) -> Any:
     """Return a past from the tensors in it, in the order of `tree_leaves`."""
     if not isinstance(model, TrellisNetwork):
-        return Memory(tuple(tensors))
+        embedded = tensors[-1] if model.convolution.width > 1 else None
+        return Memory(tuple(tensors if embedded is None else tensors[:-1]), embedded)
     layers = tuple(TrellisPast(*tensors[place : place + 3]) for place in range(0, len(tensors), 3))
     return layers if isinstance(model, TrellisNet) else layers[0]

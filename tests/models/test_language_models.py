@@ -19,7 +19,7 @@ def adaptive(**options):
 
 
 def surrounded(**options):
-    return deq(n_before=1, n_after=2, **options)
+    return deq(n_before=1, n_after=2, convolution=3, **options)
 
 
 MODELS = [
@@ -130,7 +130,8 @@ def test_training_and_evaluation_agree_on_a_fixed_budget():
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"n_heads": 5}, "d_model=24 is not a multiple of n_heads=5"), ({"n_heads": 8}, "a head has 3; use an even"),
-     ({"n_layers": 0}, "n_layers=0"), ({"dropout": 1.0}, "dropout=1.0")],
+     ({"n_layers": 0}, "n_layers=0"), ({"dropout": 1.0}, "dropout=1.0"),
+     ({"convolution": 0}, "convolution of width 0 reads nothing")],
 )  # fmt: skip
 def test_wrong_sizes_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
