@@ -81,7 +81,7 @@ class Solution:
     `steps`: (batch,) int64, evaluations of the cell on this sample. `residual`: (batch,), |f(z) - z| / |f(z)| at the
     state's iterate. `evaluations`: calls of the cell. `rows`: sample evaluations made in all of them. `trajectory`: the
     states of the evaluations that were to be recorded, in their order. `start`, `context`: what the solve was given,
-    attached to the graph as it was.
+    attached to the graph as it was. `starts`: where each sample was solved from several, what all of them found.
     """
 
     state: Any
@@ -96,6 +96,7 @@ class Solution:
     trajectory: tuple[Any, ...] = ()
     start: Any = None
     context: Any = None
+    starts: Any = None
     _trace: Trace = Trace(0)
     _backward: list[Solution] = field(default_factory=list)
 

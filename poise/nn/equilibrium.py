@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from poise.fixed_point.adjoints import Adjoint, Implicit
-from poise.fixed_point.options import require
+from poise.fixed_point.options import check_kind, require
 from poise.fixed_point.solution import OnFailure, Solution
 from poise.fixed_point.solve import fixed_point
 from poise.fixed_point.solvers import Anderson, Solver
+from poise.fixed_point.starts import Choice, Read, check_choice, chosen, repeated, stacked
 from poise.fixed_point.tally import Counters
 from poise.fixed_point.trajectory import Callback
 from poise.fixed_point.tree import tree_map
@@ -78,19 +80,33 @@ class Equilibrium(nn.Module):
         valid: Any = None,
         record: bool | Collection[int] = False,
         callback: Callback | None = None,
+        starts: int = 1,
+        choose: Choice = "agreement",
+        read: Read | None = None,
+        generator: torch.Generator | None = None,
     ) -> Solution:
         """Return the whole Solution.
 
         `z0`: the start, or an earlier Solution to go on from (default: the initializer's proposal, else the cell's
         start). `valid`: a mask of entries that count. `record`, `callback`: what is seen of the way, as in
         `fixed_point`.
+
+        `starts`: solve each sample from so many, in one batch: from `z0`, or each state of a list of them, and then
+        from states drawn from N(0, 1) with `generator` (default: PyTorch's own), or by the cell's
+        `random_state(context, generator)`. What all of them found is in `solution.starts`; the rest of the solution is
+        that of one start a sample, chosen by `choose`: "agreement" (the answer that most starts give), "evaluations" or
+        "residual" (the least). `read`: the answers (rows, ...) of states; without it two states are one answer where
+        they differ by 2 % at most.
         """
         inject: Callable[[Any], Any] | None = getattr(self.cell, "inject", None)
         weights = computed_weights(self.cell)
         with held(weights):
             context = x if inject is None else inject(x)
             proposed = None
-            if z0 is None and self.initializer is not None:
+            if starts != 1 or isinstance(z0, list):
+                context, z0 = self._from_starts(context, z0, starts, choose, generator)
+                valid = repeated(valid, starts)
+            elif z0 is None and self.initializer is not None:
                 proposed = self.initializer(tree_map(Tensor.detach, context))
                 z0 = tree_map(Tensor.detach, proposed)
             elif z0 is None:
@@ -110,6 +126,8 @@ class Equilibrium(nn.Module):
             record=record,
             callback=callback,
         )
+        if solution.status.numel() and starts != 1:
+            solution = chosen(solution, starts, choose, read)
         if proposed is not None:
             solution = replace(solution, start=proposed)
         if self.on_solution is not None:
@@ -120,6 +138,22 @@ class Equilibrium(nn.Module):
     def solver_in_use(self) -> Solver:
         """`eval_solver` in `eval()` mode where there is one, else `solver`."""
         return self.solver if self.training or self.eval_solver is None else self.eval_solver
+
+    def _from_starts(
+        self, context: Any, z0: Any, starts: int, choose: Choice, generator: torch.Generator | None
+    ) -> tuple[Any, Any]:
+        """Return the context and the starts, a row for every start of every sample."""
+        check_kind("solve", "starts", starts, "int")
+        given = z0 if isinstance(z0, list) else [self._initial_state(context) if z0 is None else z0]
+        check_choice(starts, choose, len(given))
+        draw: Callable[..., Any] | None = getattr(self.cell, "random_state", None)
+
+        def drawn() -> Any:
+            if draw is not None:
+                return draw(context, generator)
+            return tree_map(partial(_normal, generator), self._initial_state(context))
+
+        return repeated(context, starts), stacked(given, drawn, starts)
 
     def _initial_state(self, context: Any) -> Any:
         initial_state: Callable[[Any], Any] | None = getattr(self.cell, "initial_state", None)
@@ -136,3 +170,7 @@ class Equilibrium(nn.Module):
         """Return the solver and the adjoint."""
         evaluation = "" if self.eval_solver is None else f", eval_solver={self.eval_solver}"
         return f"solver={self.solver}, adjoint={self.adjoint}{evaluation}"
+
+
+def _normal(generator: torch.Generator | None, like: Tensor) -> Tensor:
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)

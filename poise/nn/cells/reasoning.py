@@ -1,0 +1,87 @@
+"""Cells that learn an algorithm: small maps at every position of a puzzle, the same at any size of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def unit_rms(x: Tensor, dim: int) -> Tensor:
+    """Return x over the root mean square of its features in `dim`, at each position by itself."""
+    return x * x.square().mean(dim=dim, keepdim=True).add(1e-6).rsqrt()
+
+
+class GridCell(nn.Module):
+    """z -> RMS(W2 relu(W1 z + U x)), W1, W2 and U being convolutions of width 3 along one or two dimensions.
+
+    `in_channels`: of x (batch, in_channels, *positions). `channels`: of the state (batch, channels, *positions).
+    `dims`: 1 for strings, 2 for grids. RMS divides the features of each position by their root mean square: no
+    statistic is taken over positions, so what is learnt on small instances means the same on large ones. Information
+    moves two positions an evaluation.
+    """
+
+    def __init__(self, in_channels: int, channels: int, dims: int) -> None:
+        super().__init__()
+        if dims not in (1, 2):
+            raise ValueError(f"GridCell(dims={dims}) has no convolution; pass 1 or 2.")
+        convolution: Callable[..., nn.Module] = nn.Conv1d if dims == 1 else nn.Conv2d
+        self.position_dim = tuple(range(2, 2 + dims))
+        self.channels = channels
+        self.injection = convolution(in_channels, channels, 3, padding=1)
+        self.first = convolution(channels, channels, 3, padding=1, bias=False)
+        self.second = convolution(channels, channels, 3, padding=1, bias=False)
+
+    def inject(self, x: Tensor) -> Tensor:
+        """Return U x, (batch, channels, *positions)."""
+        context: Tensor = self.injection(x)
+        return context
+
+    def initial_state(self, context: Tensor) -> Tensor:
+        """Return zeros (batch, channels, *positions)."""
+        return torch.zeros_like(context)
+
+    def forward(self, z: Tensor, context: Tensor) -> Tensor:
+        """Evaluate the cell once; z and context are (batch, channels, *positions)."""
+        return unit_rms(self.second(F.relu(self.first(z) + context)), 1)
+
+
+class SudokuCell(nn.Module):
+    """z -> RMS(W2 relu(W1 z + the sums of z over row, column, box and digits, each by a matrix, + U x)).
+
+    The state is (batch, 9 digits, 81 cells, width): a vector for every digit in every cell. Digits, and cells of a
+    unit, are treated alike, so the map commutes with every relabelling that leaves Sudoku as it is. `x` is
+    (batch, 9, 81, in_features). RMS as in `GridCell`.
+    """
+
+    position_dim = (1, 2)
+
+    def __init__(self, in_features: int, width: int, hidden: int) -> None:
+        super().__init__()
+        self.width = width
+        self.injection = nn.Linear(in_features, hidden)
+        self.own = nn.Linear(width, hidden, bias=False)
+        self.row, self.column, self.box, self.digits = (nn.Linear(width, hidden, bias=False) for _ in range(4))
+        self.second = nn.Linear(hidden, width)
+
+    def inject(self, x: Tensor) -> Tensor:
+        """Return U x, (batch, 9, 81, hidden)."""
+        context: Tensor = self.injection(x)
+        return context
+
+    def initial_state(self, context: Tensor) -> Tensor:
+        """Return zeros (batch, 9, 81, width)."""
+        return context.new_zeros(*context.shape[:3], self.width)
+
+    def forward(self, z: Tensor, context: Tensor) -> Tensor:
+        """Evaluate the cell once; z (batch, 9, 81, width), context (batch, 9, 81, hidden)."""
+        batch = len(z)
+        # A third of a sum over nine has the variance of one of them. The matrices read the sums, which are few.
+        grid = z.reshape(batch, 9, 9, 9, self.width) / 3
+        rows, columns = self.row(grid.sum(3, keepdim=True)), self.column(grid.sum(2, keepdim=True))
+        boxes = self.box(grid.reshape(batch, 9, 3, 3, 3, 3, self.width).sum((3, 5), keepdim=True))
+        hidden = (self.own(z) + context + self.digits(z.sum(1, keepdim=True) / 3)).reshape(batch, 9, 9, 9, -1)
+        hidden = (hidden + (rows + columns)).reshape(batch, 9, 3, 3, 3, 3, -1) + boxes
+        return unit_rms(self.second(F.relu(hidden.reshape(batch, 9, 81, -1))), 3)
