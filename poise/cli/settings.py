@@ -101,7 +101,7 @@ def resolve(config_type: type, task: str, arguments: Arguments, saved: Mapping[s
     A run that is resumed keeps its own settings, so its recipe may be named again but not changed.
     """
     config = config_type() if saved is None else from_dict(config_type, saved)
-    name = arguments.options.get("recipe")
+    name = arguments.options.get("recipe") or _implied_recipe(config_type, arguments)
     if saved is not None and name not in (None, config.recipe):
         raise UsageError(f"the run to resume has the recipe {config.recipe!r}, not {name!r}; leave --recipe out.")
     if saved is None and name is not None:
@@ -110,6 +110,36 @@ def resolve(config_type: type, task: str, arguments: Arguments, saved: Mapping[s
     if file is not None:
         config = from_dict(config_type, read_settings_file(file, task), config)
     return _with_flags(config_type, config, arguments.settings) if arguments.settings else config
+
+
+def _recipes_by(config_type: type) -> tuple[str, Mapping[str, str]]:
+    """Return the setting whose values stand for recipes, and these; no setting has an empty name."""
+    found: tuple[str, Mapping[str, str]] = getattr(config_type, "recipes_by", ("", {}))
+    return found
+
+
+def _implied_recipe(config_type: type, arguments: Arguments) -> str | None:
+    """Return the recipe that a setting stands for, where neither a recipe nor a file of settings is named."""
+    setting, recipes = _recipes_by(config_type)
+    if arguments.given("config") or arguments.given("resume") or setting not in arguments.settings:
+        return None
+    return recipes.get(arguments.settings[setting])
+
+
+def one_by_one(config_type: type, arguments: Arguments) -> list[Arguments]:
+    """Return the arguments of each run: `all` stands for every value of a setting whose values have recipes."""
+    setting, recipes = _recipes_by(config_type)
+    if arguments.settings.get(setting) != "all":
+        return [arguments]
+    if arguments.given("recipe") or arguments.given("config"):
+        raise UsageError(f"all of {setting} are runs with a recipe each; leave --recipe and --config out, or name one.")
+    out = arguments.options.get("out")
+    return [
+        Arguments(
+            {**arguments.options, **({"out": f"{out}-{value}"} if out else {})}, {**arguments.settings, setting: value}
+        )
+        for value in recipes
+    ]
 
 
 def _with_flags(config_type: type, config: Any, settings: Mapping[str, str]) -> Any:

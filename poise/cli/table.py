@@ -64,6 +64,12 @@ TASKS = {
         "poise.tasks.vicreg:VICRegTask",
         "poise.tasks.vicreg_report:build_page",
     ),
+    "reason": TaskEntry(
+        "puzzles learnt small and solved large, by an equilibrium reasoner",
+        "poise.configs.reason:ReasonConfig",
+        "poise.tasks.reason:ReasonTask",
+        "poise.tasks.reason_report:build_page",
+    ),
 }
 
 COMMANDS = {
@@ -72,6 +78,7 @@ COMMANDS = {
         "RUN [options]", "measure a run on its whole validation and test split", "poise.cli.evaluate:run"
     ),
     "generate": CommandEntry("RUN --prompt TEXT", "continue a text with a language run", "poise.cli.generate:run"),
+    "solve": CommandEntry("RUN FILE_OR_-", "solve puzzles with a run of reason", "poise.cli.solve:run"),
     "report": CommandEntry("RUN", "write report.html again from what the folder holds", "poise.cli.report:run"),
     "recipes": CommandEntry("", "list the recipes, a line each", "poise.cli.recipes:run"),
 }

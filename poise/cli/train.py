@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from poise.cli.errors import DONE, UsageError
 from poise.cli.folder import choose_folder, refuse_changes, saved_settings
-from poise.cli.settings import Arguments, resolve, settings_help, split_arguments
+from poise.cli.settings import Arguments, one_by_one, resolve, settings_help, split_arguments
 from poise.cli.table import TASKS, load, require_packages, task_entry
 from poise.configs.fields import from_dict, to_dict
 from poise.tasks.process import say
@@ -56,7 +56,9 @@ def run(argv: list[str]) -> int:
     if arguments.given("help") or arguments.given("print_config"):
         _show(config_type, task, arguments, command)
         return DONE
-    return _train(task, config_type, entry.task, arguments)
+    for part in one_by_one(config_type, arguments):
+        _train(task, config_type, entry.task, part)
+    return DONE
 
 
 def _show(config_type: type, task: str, arguments: Arguments, command: str) -> None:
@@ -69,7 +71,7 @@ def _show(config_type: type, task: str, arguments: Arguments, command: str) -> N
     say(yaml.safe_dump({"task": task, **to_dict(config)}, sort_keys=False).rstrip())
 
 
-def _train(task: str, config_type: type, reference: str, arguments: Arguments) -> int:
+def _train(task: str, config_type: type, reference: str, arguments: Arguments) -> None:
     resume, overwrite = arguments.given("resume"), arguments.given("overwrite")
     out = arguments.path("out")
     if out is None and resume:  # the name of the folder to look for depends on the recipe alone
@@ -83,4 +85,3 @@ def _train(task: str, config_type: type, reference: str, arguments: Arguments) -
     from poise.tasks.training import train
 
     train(load(reference), config, folder, resume=resume, overwrite=overwrite)
-    return DONE

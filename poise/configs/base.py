@@ -64,8 +64,10 @@ class AdjointConfig:
     """implicit is exact; phantom and jacobian_free are cheaper approximations; unrolled records the solve"""
     steps: int = 5
     """phantom: evaluations with a gradient; 5 is the published choice (Geng et al. 2021)"""
-    damping: float = 1.0
-    """phantom: in (0, 1]; 1 for a cell that contracts well, 0.5 to 0.8 published for others"""
+    damping: float | None = None
+    """phantom: in (0, 1]; null is the solver's; 1 for a cell that contracts well, 0.5 to 0.8 published for others"""
+    recorded_only: bool = False
+    """phantom: its evaluations are made in training alone, so that the solver's budget is all that a solve costs"""
     rtol: float = 1e-3
     """implicit: relative residual of the backward solve; a tenth of a batch's gradient noise is far above it"""
     max_steps: int = 40
@@ -73,7 +75,8 @@ class AdjointConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "steps", "max_steps", "rtol")
-        require(0 < self.damping <= 1, f"damping is {self.damping}; it must be in (0, 1].")
+        damping = self.damping
+        require(damping is None or 0 < damping <= 1, f"damping is {damping}; it must be in (0, 1], or null.")
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ class RegularizationConfig:
     jacobian_frequency: float = 0.1
     """part of the steps that add it, so that it stays below a tenth of the time; published: 0.02 for pictures, 0.35 for
     text (Bai et al. 2021)"""
+    jacobian_samples: int | None = None
+    """samples of a batch whose Jacobian is looked at, the first ones; null is all: as good an estimate, of less work"""
     jacobian_final_weight: float | None = None
     """the weight moves evenly to this at the last step; published: from 1.9 up by 0.1 every 35,000 (Bai et al. 2021)"""
     jacobian_until: float = 1.0
@@ -98,6 +103,7 @@ class RegularizationConfig:
         for name in ("jacobian_weight", "jacobian_final_weight", "jitter", "spectral_radius_samples"):
             value = getattr(self, name)
             require(value is None or value >= 0, f"{name} is {value}; it must be at least 0.")
+        require_positive(self, "jacobian_samples")
         for name in ("jacobian_frequency", "jacobian_until"):
             require(0 < getattr(self, name) <= 1, f"{name} is {getattr(self, name)}; it must be in (0, 1].")
 

@@ -8,6 +8,7 @@ from poise.models.generation import generate, stream
 from poise.models.mdeq import MDEQ
 from poise.models.multiscale import Architecture, Predictions
 from poise.models.multiscale_net import MultiscaleNet
+from poise.models.reasoner import FeedForwardReasoner, Reasoner
 from poise.models.resnet import ResNet, resnet18, resnet34, resnet50
 from poise.models.transformer import TransformerLM
 from poise.models.trellisnet import TrellisNet
@@ -24,8 +25,10 @@ __all__ = [
     "DenseEncoder",
     "EquilibriumEncoder",
     "Expander",
+    "FeedForwardReasoner",
     "MultiscaleNet",
     "Predictions",
+    "Reasoner",
     "ResNet",
     "TransformerLM",
     "TrellisNet",

@@ -23,6 +23,7 @@ from poise.objectives.confusion import (
     pixel_accuracy,
 )
 from poise.objectives.probes import LinearProbe, OnlineProbe, fit_linear_probe, nearest_neighbours
+from poise.objectives.ranking import auroc
 from poise.objectives.vicreg import (
     VICRegLoss,
     VICRegTerms,
@@ -43,6 +44,7 @@ __all__ = [
     "VICRegLoss",
     "VICRegTerms",
     "agreement",
+    "auroc",
     "class_iou",
     "class_scores",
     "confusion_matrix",

@@ -7,6 +7,7 @@ from poise.report.bars import bar_chart, histogram
 from poise.report.confusion import confusion_figure
 from poise.report.figure import Figure, picture
 from poise.report.formatting import Unit, format_value
+from poise.report.grid import Cell, grid_figure
 from poise.report.lines import Series, line_chart
 from poise.report.page import Block, Page, Sample, Section, Theme, Tile, render, write
 from poise.report.settings import Settings
@@ -15,6 +16,7 @@ from poise.report.table import Table
 
 __all__ = [
     "Block",
+    "Cell",
     "Figure",
     "Page",
     "Sample",
@@ -29,6 +31,7 @@ __all__ = [
     "bar_chart",
     "confusion_figure",
     "format_value",
+    "grid_figure",
     "histogram",
     "line_chart",
     "picture",

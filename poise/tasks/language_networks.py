@@ -23,7 +23,7 @@ def build_model(config: LanguageConfig, vocab_size: int) -> LanguageModel:
     vocabulary: dict[str, Any] = {"cutoffs": model.cutoffs, "div_value": model.div_value}
     solving: dict[str, Any] = {
         "solver": build_solver(config.solver),
-        "adjoint": build_adjoint(config.adjoint),
+        "adjoint": build_adjoint(config.adjoint, config.solver),
         "eval_solver": build_solver(config.eval_solver),
     }
     shared: dict[str, Any] = {"dropout": model.dropout, "weight_norm": model.weight_norm, **vocabulary}

@@ -55,7 +55,7 @@ def build_network(
         return _laid_out(MultiscaleNet(architecture, model.layers, **heads))
     solving: dict[str, Any] = {
         "solver": build_solver(solver),
-        "adjoint": build_adjoint(adjoint),
+        "adjoint": build_adjoint(adjoint, solver),
         "eval_solver": build_solver(eval_solver),
     }
     return _laid_out(MDEQ(architecture, **heads, **solving))

@@ -116,7 +116,11 @@ def penalty(
     drawn = float(torch.rand((), generator=generator)) < regularization.jacobian_frequency
     if not (drawn and regularization.weight_at(progress) and solves):
         return None
-    found = [jacobian_penalty(one.layer.cell, tree_map(Tensor.detach, one.state), one.context) for one in solves]
+    few = slice(regularization.jacobian_samples)
+    found = []
+    for one in solves:
+        state, context = tree_map(lambda x: x[few], (tree_map(Tensor.detach, one.state), one.context))
+        found.append(jacobian_penalty(one.layer.cell, state, context))
     return torch.stack(found).mean()
 
 

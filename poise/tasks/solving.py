@@ -42,10 +42,11 @@ def build_solver(config: SolverConfig) -> Solver:
     return Anderson(history=config.history, form=config.form, damping=config.damping, period=config.period, **loop)
 
 
-def build_adjoint(config: AdjointConfig) -> Adjoint:
-    """Return the adjoint that the settings describe."""
+def build_adjoint(config: AdjointConfig, solver: SolverConfig) -> Adjoint:
+    """Return the adjoint that the settings describe, for solves by a solver."""
     if config.name == "phantom":
-        return Phantom(steps=config.steps, damping=config.damping)
+        damping = solver.damping if config.damping is None else config.damping
+        return Phantom(steps=config.steps, damping=damping, recorded_only=config.recorded_only)
     if config.name == "jacobian_free":
         return JacobianFree()
     if config.name == "unrolled":

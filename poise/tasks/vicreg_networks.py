@@ -42,7 +42,7 @@ def build_encoder(config: VICRegConfig, model: EncoderConfig, shape: tuple[int, 
     width = model.width
     solving: dict[str, Any] = {
         "solver": build_solver(config.solver),
-        "adjoint": build_adjoint(config.adjoint),
+        "adjoint": build_adjoint(config.adjoint, config.solver),
         "eval_solver": build_solver(config.eval_solver),
     }
     if model.kind in ("dense", "deq"):

@@ -32,12 +32,13 @@ def test_a_solver_has_the_settings_given(config, solver):
     [
         (AdjointConfig(name="implicit", rtol=1e-4, max_steps=9), Implicit(solver=GMRES(rtol=1e-4, max_steps=9))),
         (AdjointConfig(name="phantom", steps=3, damping=0.5), Phantom(steps=3, damping=0.5)),
+        (AdjointConfig(name="phantom", recorded_only=True), Phantom(steps=5, damping=0.7, recorded_only=True)),
         (AdjointConfig(name="jacobian_free"), JacobianFree()),
         (AdjointConfig(name="unrolled"), Unrolled()),
     ],
 )
 def test_an_adjoint_has_the_settings_given(config, adjoint):
-    assert build_adjoint(config) == adjoint
+    assert build_adjoint(config, SolverConfig(name="picard", damping=0.7)) == adjoint
 
 
 def test_totals_add_up_over_layers_and_survive_a_checkpoint():

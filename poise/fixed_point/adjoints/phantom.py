@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from poise.fixed_point.adjoints.base import Adjoint, Attachment, on_usable_rows
+from poise.fixed_point.adjoints.base import Adjoint, Attachment, derivatives_wanted, detached_state, on_usable_rows
 from poise.fixed_point.adjoints.implicit import Implicit
 from poise.fixed_point.linear import Neumann
 from poise.fixed_point.packed import PackedCell
@@ -22,12 +22,15 @@ class Phantom(Adjoint):
     "unrolled" (equation 7) records the steps, holds `steps` evaluations for the backward, and returns the last of them
     as the state, whether or not gradients are recorded, so that training and evaluation see one model. "neumann"
     (equation 8) returns the solve's own output, holds one evaluation, and sums the `steps` terms of the series with
-    `steps` - 1 products in the backward; the two agree at a fixed point.
+    `steps` - 1 products in the backward; the two agree at a fixed point. `recorded_only`: the unrolled steps are taken
+    only where gradients are recorded, and elsewhere the state is the solve's own: what a solve costs, and what its
+    budget means, is then what it says.
     """
 
     steps: int = 5
     damping: float = 1.0
     form: Literal["unrolled", "neumann"] = "unrolled"
+    recorded_only: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,6 +52,9 @@ class Phantom(Adjoint):
         """Return the state after the recorded steps, or the solve's own with the gradient of the series."""
         if self.form == "neumann":
             return Implicit(Neumann(terms=self.steps - 1, damping=self.damping)).attach(attachment)
+
+        if self.recorded_only and not derivatives_wanted():
+            return detached_state(attachment)
 
         def attach(cell: PackedCell, z: Tensor, fz: Tensor) -> Tensor:
             state = fz.detach()
