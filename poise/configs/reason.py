@@ -85,11 +85,14 @@ class StartsConfig:
     """part of the training samples that start from N(0, 1), the rest from zeros: mixed starts make the answer depend
     less on them (Anil et al. 2022)"""
     compared: int = 8
-    """starts of each test puzzle whose answers are compared after training"""
+    """starts of a test puzzle whose answers are compared after training"""
+    puzzles: int = 50
+    """test puzzles of each size for which they are"""
 
     def __post_init__(self) -> None:
         require(0 <= self.random <= 1, f"random is {self.random}; it must be in [0, 1].")
-        require(self.compared >= 1, f"compared is {self.compared}; it must be at least 1.")
+        require(self.compared >= 2, f"compared is {self.compared}; it takes at least 2 starts.")
+        require_positive(self, "puzzles")
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from poise.fixed_point import Solution, Status
+from poise.fixed_point import Status
 from poise.models import Reasoner
 from poise.objectives import auroc
 
@@ -50,16 +52,17 @@ def analyse(task: ReasonTask) -> dict[str, Any]:
     return analysis
 
 
+@dataclass(frozen=True)
 class Solved:
     """What solving puzzles of one size showed; (puzzles,) unless said otherwise."""
 
-    def __init__(self, budgets: Mapping[int, Tensor], solution: Solution, right: Tensor, together: Solution) -> None:
-        self.budgets = budgets  # whether the answer after so many evaluations was right
-        self.right, self.steps, self.residual = right, solution.steps, solution.residual
-        self.converged = solution.status == Status.CONVERGED
-        assert together.starts is not None
-        self.agreement = together.starts.agreement
-        self.trace = solution.trace  # (evaluations, puzzles)
+    budgets: Mapping[int, Tensor]  # whether the answer after so many evaluations was right
+    right: Tensor
+    steps: Tensor
+    residual: Tensor
+    converged: Tensor
+    trace: Tensor  # (evaluations, puzzles)
+    agreement: Tensor  # (compared,) of the starts of the first puzzles
 
     def summary(self) -> dict[str, Any]:
         """Return means as plain values."""
@@ -77,13 +80,18 @@ class Solved:
         measured = early.isfinite().int().cumsum(dim=0).argmax(dim=0)  # the last evaluation that was tested
         return early.gather(0, measured.unsqueeze(0))[0]
 
+    def compared(self, x: Tensor) -> Tensor:
+        """Return the part of (puzzles,) that was solved from several starts."""
+        return x[: len(self.agreement)]
+
     def agreement_counts(self) -> list[dict[str, float]]:
         """Return how many answers were right and wrong at each agreement that occurs."""
+        right = self.compared(self.right)
         return [
             {
                 "agreement": value,
-                "right": int((self.right & (self.agreement == value)).sum()),
-                "wrong": int((~self.right & (self.agreement == value)).sum()),
+                "right": int((right & (self.agreement == value)).sum()),
+                "wrong": int((~right & (self.agreement == value)).sum()),
             }
             for value in sorted(set(self.agreement.tolist()))
         ]
@@ -91,31 +99,34 @@ class Solved:
 
 @torch.no_grad()
 def solve(task: ReasonTask, given: Tensor, answer: Tensor) -> Solved:
-    """Solve puzzles from zeros, read off at every budget, and from several starts."""
+    """Solve puzzles from zeros, read off at every budget, and the first of them from several starts."""
     model = task.model
     assert isinstance(model, Reasoner)
+    settings, size = task.config.starts, task.config.data.eval_batch_size
     solver = model.equilibrium.solver_in_use
     budgets = [budget for budget in BUDGETS if budget <= solver.max_steps]
-    starts, parts = max(2, task.config.starts.compared), []
     generator = torch.Generator(task.device).manual_seed(task.config.seed)
-    for few, wanted in zip(*(part.split(task.config.data.eval_batch_size) for part in (given, answer)), strict=True):
-        few, wanted = few.to(task.device), wanted.to(task.device)
+    given, answer = given.to(task.device), answer.to(task.device)
+    parts = []
+    for few, wanted in zip(given.split(size), answer.split(size), strict=True):
         solution = model.solve(few, record=budgets)
-        right = {b: _right(model.read(s), wanted) for b, s in zip(budgets, solution.trajectory, strict=True)}
-        together = model.solve(few, starts=starts, generator=generator)
-        parts.append(Solved(right, solution, _right(model.read(solution.state), wanted), together))
-    return _joined(parts)
-
-
-def _joined(parts: Sequence[Solved]) -> Solved:
-    whole = parts[0]
-    whole.budgets = {b: torch.cat([part.budgets[b] for part in parts]) for b in whole.budgets}
-    for name in ("right", "steps", "residual", "converged", "agreement"):
-        setattr(whole, name, torch.cat([getattr(part, name) for part in parts]))
-    longest = max(len(part.trace) for part in parts)
-    padded = [torch.nn.functional.pad(p.trace, (0, 0, 0, longest - len(p.trace)), value=float("nan")) for p in parts]
-    whole.trace = torch.cat(padded, dim=1)
-    return whole
+        at = {b: _right(model.read(s), wanted) for b, s in zip(budgets, solution.trajectory, strict=True)}
+        parts.append((at, _right(model.read(solution.state), wanted), solution))
+    together = [
+        model.solve(few, starts=settings.compared, generator=generator).starts.agreement
+        for few in given[: settings.puzzles].split(max(1, size // settings.compared))
+    ]
+    longest = max(solution.evaluations for *_, solution in parts)
+    traces = [F.pad(one.trace, (0, 0, 0, longest - len(one.trace)), value=float("nan")) for *_, one in parts]
+    return Solved(
+        budgets={budget: torch.cat([at[budget] for at, _, _ in parts]) for budget in budgets},
+        right=torch.cat([right for _, right, _ in parts]),
+        steps=torch.cat([one.steps for *_, one in parts]),
+        residual=torch.cat([one.residual for *_, one in parts]),
+        converged=torch.cat([one.status == Status.CONVERGED for *_, one in parts]),
+        trace=torch.cat(traces, dim=1),
+        agreement=torch.cat(together),
+    )
 
 
 def signs(seen: Sequence[Solved]) -> dict[str, Any]:
@@ -124,11 +135,11 @@ def signs(seen: Sequence[Solved]) -> dict[str, Any]:
     The residual at one budget is that after as many evaluations as solve nearest to half of the puzzles, where it can
     say most, against whether the answer at that budget is right; finished puzzles have their last.
     """
-    right = torch.cat([one.right for one in seen])
+    right = torch.cat([one.compared(one.right) for one in seen])
     scores = {
         "agreement of starts": torch.cat([one.agreement for one in seen]),
-        "fewer evaluations": -torch.cat([one.steps for one in seen]),
-        "residual after the solve": -torch.cat([one.residual for one in seen]),
+        "fewer evaluations": -torch.cat([one.compared(one.steps) for one in seen]),
+        "residual after the solve": -torch.cat([one.compared(one.residual) for one in seen]),
     }
     found = {name: auroc(score.double(), right) for name, score in scores.items()}
     by_budget = {b: torch.cat([one.budgets[b] for one in seen]) for b in seen[0].budgets}

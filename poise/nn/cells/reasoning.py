@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+EPSILON = 1e-6  # added to mean squares
+
 
 def unit_rms(x: Tensor, dim: int) -> Tensor:
     """Return x over the root mean square of its features in `dim`, at each position by itself."""
-    return x * x.square().mean(dim=dim, keepdim=True).add(1e-6).rsqrt()
+    return x * x.square().mean(dim=dim, keepdim=True).add(EPSILON).rsqrt()
 
 
 class GridCell(nn.Module):
@@ -49,11 +51,11 @@ class GridCell(nn.Module):
 
 
 class SudokuCell(nn.Module):
-    """z -> RMS(W2 relu(W1 z + the sums of z over row, column, box and digits, each by a matrix, + U x)).
+    """z -> RMS(W2 relu(W1 z + L (sums over row and column) + B (sum over box) + D (sum over digits) + U x)).
 
-    The state is (batch, 9 digits, 81 cells, width): a vector for every digit in every cell. Digits, and cells of a
-    unit, are treated alike, so the map commutes with every relabelling that leaves Sudoku as it is. `x` is
-    (batch, 9, 81, in_features). RMS as in `GridCell`.
+    The state is (batch, 9 digits, 81 cells, width): a vector for every digit in every cell. Digits, lines and cells of
+    a box are treated alike, so the map commutes with every symmetry of Sudoku: digits renamed, bands and lines within
+    them moved, the grid transposed. `x` is (batch, 9, 81, in_features). RMS as in `GridCell`.
     """
 
     position_dim = (1, 2)
@@ -63,7 +65,7 @@ class SudokuCell(nn.Module):
         self.width = width
         self.injection = nn.Linear(in_features, hidden)
         self.own = nn.Linear(width, hidden, bias=False)
-        self.row, self.column, self.box, self.digits = (nn.Linear(width, hidden, bias=False) for _ in range(4))
+        self.line, self.box, self.digits = (nn.Linear(width, hidden, bias=False) for _ in range(3))
         self.second = nn.Linear(hidden, width)
 
     def inject(self, x: Tensor) -> Tensor:
@@ -78,10 +80,13 @@ class SudokuCell(nn.Module):
     def forward(self, z: Tensor, context: Tensor) -> Tensor:
         """Evaluate the cell once; z (batch, 9, 81, width), context (batch, 9, 81, hidden)."""
         batch = len(z)
-        # A third of a sum over nine has the variance of one of them. The matrices read the sums, which are few.
+        # A third of a sum over nine has the variance of one of them. The matrices read the sums, which are few; what
+        # they make of them is added along the dimensions that a sum spans, with as few passes over all as there can be.
         grid = z.reshape(batch, 9, 9, 9, self.width) / 3
-        rows, columns = self.row(grid.sum(3, keepdim=True)), self.column(grid.sum(2, keepdim=True))
-        boxes = self.box(grid.reshape(batch, 9, 3, 3, 3, 3, self.width).sum((3, 5), keepdim=True))
-        hidden = (self.own(z) + context + self.digits(z.sum(1, keepdim=True) / 3)).reshape(batch, 9, 9, 9, -1)
-        hidden = (hidden + (rows + columns)).reshape(batch, 9, 3, 3, 3, 3, -1) + boxes
-        return unit_rms(self.second(F.relu(hidden.reshape(batch, 9, 81, -1))), 3)
+        rows, columns = self.line(grid.sum(3)), self.line(grid.sum(2))
+        boxes = self.box(grid.reshape(batch, 9, 3, 3, 3, 3, self.width).sum((3, 5)))
+        stripes = rows.reshape(batch, 9, 3, 3, 1, -1) + boxes.reshape(batch, 9, 3, 1, 3, boxes.shape[-1])
+        hidden = (self.own(z) + context).reshape(batch, 9, 9, 3, 3, -1) + stripes.reshape(batch, 9, 9, 3, 1, -1)
+        hidden = hidden.reshape(batch, 9, 9, 9, -1) + columns.unsqueeze(2)
+        hidden = hidden.reshape(batch, 9, 81, -1) + self.digits(z.sum(1, keepdim=True) / 3)
+        return F.rms_norm(self.second(F.relu(hidden)), (self.width,), eps=EPSILON)
