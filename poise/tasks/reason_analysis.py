@@ -104,7 +104,7 @@ def solve(task: ReasonTask, given: Tensor, answer: Tensor) -> Solved:
     assert isinstance(model, Reasoner)
     settings, size = task.config.starts, task.config.data.eval_batch_size
     solver = model.equilibrium.solver_in_use
-    budgets = [budget for budget in BUDGETS if budget <= solver.max_steps]
+    budgets = [*(budget for budget in BUDGETS if budget < solver.max_steps), solver.max_steps]
     generator = torch.Generator(task.device).manual_seed(task.config.seed)
     given, answer = given.to(task.device), answer.to(task.device)
     parts = []

@@ -8,6 +8,7 @@ from poise.configs.errors import ConfigError
 from poise.configs.fields import from_dict
 from poise.configs.language import LanguageConfig
 from poise.configs.multitask import MultitaskConfig
+from poise.configs.reason import ReasonConfig
 from poise.configs.segment import SegmentConfig
 from poise.configs.vicreg import VICRegConfig
 from poise.recipes import find_recipe, read_settings, recipes
@@ -26,6 +27,7 @@ def test_a_recipe_fits_its_task_and_says_what_it_is(recipe):
     [
         ("demo", LanguageConfig),
         ("vicreg-digits", VICRegConfig),
+        ("reason-sudoku", ReasonConfig),
         ("classify-digits", ClassifyConfig),
         ("segment-scenes", SegmentConfig),
         ("multitask-scenes", MultitaskConfig),
