@@ -119,7 +119,7 @@ def test_bits_may_come_from_standard_input(poise, tmp_path, monkeypatch):
     import io
 
     settings = flags("--data.train_sizes [4,6] --data.test_sizes [6] --eval_solver.max_steps 20")
-    assert main(["train", "reason", "--puzzle", "prefix", *SMALL, *settings, "--out", str(tmp_path / "run")]) == 0
+    assert poise("train", "reason", "--puzzle", "prefix", *SMALL, *settings, "--out", tmp_path / "run")[0] == 0
     bits = prefix.generate(3, 9, np.random.default_rng(0)).given
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(map(prefix.written, bits))))
     code, out, _ = poise("solve", tmp_path / "run", "-")
