@@ -28,6 +28,7 @@ from poise.nn.contraction import contraction_rate
 from poise.nn.diagnosis import Accuracy, Cost, Diagnosis, Dynamics
 from poise.nn.equilibrium import Equilibrium
 from poise.nn.findings import Case, findings
+from poise.nn.independence import Independence, path_independence
 from poise.nn.parametrized import computed_weights, pinned
 from poise.nn.precision import HalvesSeen
 from poise.nn.spectral import spectral_radius
@@ -41,10 +42,10 @@ def diagnose(layer: Equilibrium, batch: Any, *, valid: Any = None, seed: int = 0
 
     `batch`, `valid`: as in `layer.solve`; the mode (training or evaluation) and the solver are the layer's. Looks at
     the residuals, the contraction and the spectral radius at the slowest samples, whether the cell repeats itself,
-    keeps its samples apart and uses its context, the errors of state and gradient against a tighter solve (in float64
-    where a copy of the cell runs in it), the floor of the precision, and the cost. Takes a few hundred evaluations.
-    Everything happens to a copy: the layer, its counters and buffers, gradients and PyTorch's generators stay as they
-    are; `seed` is that of the copy's noise.
+    keeps its samples apart and uses its context, whether other starts lead to the same state and more evaluations leave
+    it, the errors of state and gradient against a tighter solve (in float64 where a copy of the cell runs in it), the
+    floor of the precision, and the cost. Takes a few hundred evaluations. Everything happens to a copy: the layer, its
+    counters and buffers, gradients and PyTorch's generators stay as they are; `seed` is that of the copy's noise.
 
     Raises TypeError for anything but an `Equilibrium` that can be copied.
 
@@ -118,7 +119,7 @@ class _Measurement:
 
     def diagnosis(self) -> Diagnosis:
         """Measure what can be measured."""
-        look, dynamics, accuracy = Look(), Dynamics(), Accuracy()
+        look, dynamics, accuracy, independence = Look(), Dynamics(), Accuracy(), Independence()
         cost = Cost(self.solution.evaluations, self.solution.rows)
         backward: Solution | None = None
         packed = self._packed(self.context)
@@ -133,6 +134,7 @@ class _Measurement:
                 raise self.error
             if look.finding is None or look.uses_context is not None:
                 dynamics = self._dynamics()
+                independence = self._independence()
                 for _ in range(2):  # the first time warms up
                     gradient = self._gradient(self.layer.cell, self.start, self.context, *self._own())
                 backward = gradient.solution.backward
@@ -146,10 +148,10 @@ class _Measurement:
                 )
         case = Case(
             cell_name(packed), *self._own(), self.solution, backward, look, dynamics, accuracy, self.dtype,
-            self._bad_inputs(), self._bad_weights(), bool(packed.casts.dtypes),
+            self._bad_inputs(), self._bad_weights(), bool(packed.casts.dtypes), independence,
         )  # fmt: skip
         bare = replace(self.solution, state=None, start=None, context=None)
-        return Diagnosis(findings(case), bare, backward, look, dynamics, accuracy, cost, self.dtype)
+        return Diagnosis(findings(case), bare, backward, look, dynamics, accuracy, cost, self.dtype, independence)
 
     def _own(self) -> tuple[Solver, Adjoint]:
         return self.layer.solver_in_use, self.layer.adjoint
@@ -168,6 +170,22 @@ class _Measurement:
         spectrum = spectral_radius(packed.f, state, context, valid=valid, steps=ARNOLDI_STEPS)
         largest = spectrum.radius.nan_to_num(nan=float("inf")).argmax()
         return Dynamics(contraction, spectrum.radius[largest].item(), spectrum.residual[largest].item())
+
+    def _independence(self) -> Independence:
+        """Solve anew from other starts, and further from where the layer ended."""
+        solver = self._own()[0]
+        if not solver.recordable:  # an external root finder has no iterates of its own
+            return Independence()
+        dims = getattr(self.layer.cell, "position_dim", 1)
+        layout = Layout.of(
+            self.state,
+            groups=dims if solver.scope == "prefix" else (),
+            positions=dims if solver.residual == "position" else (),
+        )
+        packed = replace(self._packed(self.context), layout=layout)
+        mask = None if self.valid is None else layout.pack_mask(self.valid, len(self.rows))
+        generator = torch.Generator().manual_seed(0)
+        return path_independence(packed, layout.pack(self.state), solver, mask, generator)
 
     def _gradient(self, cell: nn.Module, start: Any, context: Any, solver: Solver, adjoint: Adjoint) -> _Gradient:
         """Solve and differentiate the inner product of the state with fixed random numbers."""

@@ -9,6 +9,7 @@ import torch
 
 from poise.fixed_point.checks import Finding, Look
 from poise.fixed_point.solution import Solution
+from poise.nn.independence import Independence
 
 POINTS = 6  # of the residual curve that are printed
 
@@ -70,6 +71,7 @@ class Diagnosis:
     accuracy: Accuracy
     cost: Cost
     dtype: torch.dtype  # the narrowest in which the cell computes
+    independence: Independence = Independence()
 
     @property
     def healthy(self) -> bool:
@@ -117,6 +119,8 @@ class Diagnosis:
             rows.append(
                 ("radius", f"{dynamics.radius:.3g}, the Jacobian's largest |eigenvalue|{doubt} (below 1: contracts)")
             )
+        if self.independence.agreement is not None:
+            rows.append(("starts", _independence(self.independence)))
         if look.repetition is not None:
             rows.append(("repeats", "exactly" if look.repetition == 0 else f"to {look.repetition:.0e}"))
         if look.coupling is not None:
@@ -149,6 +153,13 @@ class Diagnosis:
                 ("backward", f"{cost.products} products or evaluations in {_time(cost.backward_seconds)}{ended}")
             )
         return rows
+
+
+def _independence(found: Independence) -> str:
+    parts = [f"{found.agreement:.0%} from N(0, 1) end at the same state"]
+    parts += [] if found.cosine is None else [f"cosine {found.cosine:.3f}"]
+    parts += [] if found.change is None else [f"as long again moves it by {found.change:.0e}"]
+    return "; ".join(parts)
 
 
 def largest_residuals(solution: Solution) -> list[float]:

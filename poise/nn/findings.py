@@ -13,10 +13,13 @@ from poise.fixed_point.linear import GMRES
 from poise.fixed_point.solution import REMEDY, Solution, Status
 from poise.fixed_point.solvers import Solver
 from poise.nn.diagnosis import Accuracy, Dynamics, counted, dtype_name, largest_residuals
+from poise.nn.independence import Independence
 from poise.nn.precision import HALVES
 
 # A gradient or a state further off than this is worth a word.
 LARGE_ERROR = 0.1
+# Starts that lead elsewhere in more than a tenth of solves are worth a word.
+PATHS_AGREE = 0.9
 # More budget is no advice where so many times as much would be needed.
 HOPELESS = 10
 
@@ -37,11 +40,12 @@ class Case:
     bad_inputs: tuple[int, ...] = ()  # samples
     bad_weights: tuple[str, ...] = ()  # names
     autocast: bool = False  # whether the caller's was on
+    independence: Independence = Independence()
 
 
 def findings(case: Case) -> tuple[Finding, ...]:
     """Return what is wrong, causes before their effects."""
-    found = [_not_finite(case), case.look.finding, _forward(case), _backward(case), _accuracy(case)]
+    found = [_not_finite(case), case.look.finding, _forward(case), _backward(case), _accuracy(case), _paths(case)]
     return tuple(finding for finding in found if finding is not None)
 
 
@@ -191,6 +195,19 @@ def _ending(record: Solution) -> str:
     asked = "" if record.rtol is None else f" (asked: {record.rtol:g})"
     residual = record.residual[record.failed].max().item()
     return f"{counted(record)} at a residual of {residual:.1e} after {record.evaluations} products{asked}"
+
+
+def _paths(case: Case) -> Finding | None:
+    """Report solves that end elsewhere when they begin elsewhere, where all of them end at all."""
+    found = case.independence
+    if not case.solution.ok or case.solution.fixed_budget or found.agreement is None or found.agreement >= PATHS_AGREE:
+        return None
+    cosine = "" if found.cosine is None else f" (cosine of the states {found.cosine:.2f})"
+    message = (
+        f"where a solve begins decides where it ends: from N(0, 1) only {found.agreement:.0%} end at the layer's own "
+        f"states{cosine}; train from mixed starts, penalise the Jacobian, or raise the budget"
+    )
+    return Finding("path dependent", message)
 
 
 def _accuracy(case: Case) -> Finding | None:

@@ -318,8 +318,8 @@ def test_a_table_is_short_and_says_everything_once():
     lines = str(diagnose(Equilibrium(Cell(), adjoint=SHORT), inputs())).splitlines()
     labels = [line.split()[0] for line in lines if line.startswith("  ")]
     assert labels == [
-        "residual", "statuses", "contraction", "radius", "repeats", "samples", "context", "error", "floor", "cost",
-        "backward",
+        "residual", "statuses", "contraction", "radius", "starts", "repeats", "samples", "context", "error", "floor",
+        "cost", "backward",
     ]  # fmt: skip
     assert all(len(line) <= 120 for line in lines[1:]) and lines[1] == ""
     assert lines[0].count(". ") == 0 and lines[0].endswith(".")
