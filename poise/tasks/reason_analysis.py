@@ -63,6 +63,7 @@ class Solved:
     converged: Tensor
     trace: Tensor  # (evaluations, puzzles)
     agreement: Tensor  # (compared,) of the starts of the first puzzles
+    from_random: Tensor  # (compared,) the part of their starts from N(0, 1) that lead to the right answer
 
     def summary(self) -> dict[str, Any]:
         """Return means as plain values."""
@@ -72,6 +73,7 @@ class Solved:
             "evaluations": float(self.steps.double().mean()),
             "converged": _share(self.converged),
             "agreement": float(self.agreement.double().mean()),
+            "solved_from_random": float(self.from_random.double().mean()),
         }
 
     def residual_at(self, budget: int) -> Tensor:
@@ -112,10 +114,13 @@ def solve(task: ReasonTask, given: Tensor, answer: Tensor) -> Solved:
         solution = model.solve(few, record=budgets)
         at = {b: _right(model.read(s), wanted) for b, s in zip(budgets, solution.trajectory, strict=True)}
         parts.append((at, _right(model.read(solution.state), wanted), solution))
-    together = [
-        model.solve(few, starts=settings.compared, generator=generator).starts.agreement
-        for few in given[: settings.puzzles].split(max(1, size // settings.compared))
-    ]
+    first, few_at_once = slice(settings.puzzles), max(1, size // settings.compared)
+    together, drawn = [], []
+    for few, wanted in zip(given[first].split(few_at_once), answer[first].split(few_at_once), strict=True):
+        starts = model.solve(few, starts=settings.compared, generator=generator).starts
+        together.append(starts.agreement)
+        states = starts.states[:, 1:].unbind(1)  # the first start is zeros
+        drawn.append(torch.stack([_right(model.read(state), wanted) for state in states]).double().mean(dim=0))
     longest = max(solution.evaluations for *_, solution in parts)
     traces = [F.pad(one.trace, (0, 0, 0, longest - len(one.trace)), value=float("nan")) for *_, one in parts]
     return Solved(
@@ -126,6 +131,7 @@ def solve(task: ReasonTask, given: Tensor, answer: Tensor) -> Solved:
         converged=torch.cat([one.status == Status.CONVERGED for *_, one in parts]),
         trace=torch.cat(traces, dim=1),
         agreement=torch.cat(together),
+        from_random=torch.cat(drawn),
     )
 
 

@@ -46,7 +46,7 @@ def test_parameters_are_few():
     count = lambda model: sum(p.numel() for p in model.parameters())  # noqa: E731
     assert count(Reasoner("prefix")) == 3 * 32 + 32 + 2 * 3 * 32 * 32 + 2 * 33
     assert count(Reasoner("maze")) == 9 * 4 * 32 + 32 + 2 * 9 * 32 * 32 + 2 * 33
-    cell = (2 + 1) * 32 + 4 * 16 * 32 + 33 * 16
+    cell = (2 + 1) * 32 + 2 * 4 * 16 * 32
     assert count(Reasoner("sudoku")) == cell + 17
     assert count(FeedForwardReasoner("sudoku", layers=16)) == 16 * cell + 17
 
@@ -56,16 +56,17 @@ def test_sudoku_sums_over_row_column_box_and_digits():
     cell = SudokuCell(2, 5, 7).double()
     z, x = torch.randn(2, 9, 81, 5, dtype=torch.float64), torch.randn(2, 9, 81, 2, dtype=torch.float64)
     row, column = np.divmod(np.arange(81), 9)
-    same = {
-        "row": row[:, None] == row, "column": column[:, None] == column,
-        "box": (row[:, None] // 3 == row // 3) & (column[:, None] // 3 == column // 3),
-    }  # fmt: skip
-    hidden = z @ cell.own.weight.T + cell.injection(x)
-    for name, members in same.items():
-        sums = torch.einsum("ij,bdjw->bdiw", torch.from_numpy(members).double(), z) / 3
-        hidden = hidden + sums @ getattr(cell, {"box": "box"}.get(name, "line")).weight.T
-    hidden = hidden + (z.sum(1, keepdim=True) / 3) @ cell.digits.weight.T
-    out = cell.second(hidden.relu())
+    line = (row[:, None] == row).astype(float) + (column[:, None] == column)
+    box = (row[:, None] // 3 == row // 3) & (column[:, None] // 3 == column // 3)
+
+    def mapped(part, v):
+        out = v @ part.own.weight.T + (v.sum(1, keepdim=True) / 3) @ part.digits.weight.T
+        for members, matrix in ((line, part.line), (box, part.box)):
+            sums = torch.einsum("ij,bdjw->bdiw", torch.from_numpy(members.astype(float)), v) / 3
+            out = out + sums @ matrix.weight.T
+        return out
+
+    out = mapped(cell.second, (mapped(cell.first, z) + cell.injection(x)).relu())
     expected = out / (out.square().mean(3, keepdim=True) + 1e-6).sqrt()
     assert torch.allclose(cell(z, cell.inject(x)), expected, atol=1e-12)
 

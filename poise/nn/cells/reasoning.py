@@ -51,11 +51,13 @@ class GridCell(nn.Module):
 
 
 class SudokuCell(nn.Module):
-    """z -> RMS(W2 relu(W1 z + L (sums over row and column) + B (sum over box) + D (sum over digits) + U x)).
+    """z -> RMS(M2 relu(M1 z + U x)), each M a matrix of its own for a place, its row and column, its box, its digits.
 
-    The state is (batch, 9 digits, 81 cells, width): a vector for every digit in every cell. Digits, lines and cells of
-    a box are treated alike, so the map commutes with every symmetry of Sudoku: digits renamed, bands and lines within
-    them moved, the grid transposed. `x` is (batch, 9, 81, in_features). RMS as in `GridCell`.
+    The state is (batch, 9 digits, 81 cells, width): a vector for every digit in every cell. M adds to what it makes of
+    a vector what it makes of the sums over the row and column, the box, and the digits of the cell: M1 sees what is
+    ruled out, M2 what is left over. Digits, lines and cells of a box are treated alike, so the map commutes with every
+    symmetry of Sudoku: digits renamed, bands and lines within them moved, the grid transposed. `x` is
+    (batch, 9, 81, in_features). RMS as in `GridCell`.
     """
 
     position_dim = (1, 2)
@@ -64,9 +66,8 @@ class SudokuCell(nn.Module):
         super().__init__()
         self.width = width
         self.injection = nn.Linear(in_features, hidden)
-        self.own = nn.Linear(width, hidden, bias=False)
-        self.line, self.box, self.digits = (nn.Linear(width, hidden, bias=False) for _ in range(3))
-        self.second = nn.Linear(hidden, width)
+        self.first = SudokuSums(width, hidden)
+        self.second = SudokuSums(hidden, width)
 
     def inject(self, x: Tensor) -> Tensor:
         """Return U x, (batch, 9, 81, hidden)."""
@@ -79,14 +80,31 @@ class SudokuCell(nn.Module):
 
     def forward(self, z: Tensor, context: Tensor) -> Tensor:
         """Evaluate the cell once; z (batch, 9, 81, width), context (batch, 9, 81, hidden)."""
-        batch = len(z)
+        return F.rms_norm(self.second(F.relu(self.first(z) + context)), (self.width,), eps=EPSILON)
+
+
+class SudokuSums(nn.Module):
+    """A linear map of vectors (batch, 9, 81, in_features), that of each place and of the sums that it is part of."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.own, self.line, self.box, self.digits = (
+            nn.Linear(in_features, out_features, bias=False) for _ in range(4)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (batch, 9, 81, out_features)."""
+        batch = len(x)
         # A third of a sum over nine has the variance of one of them. The matrices read the sums, which are few; what
         # they make of them is added along the dimensions that a sum spans, with as few passes over all as there can be.
-        grid = z.reshape(batch, 9, 9, 9, self.width) / 3
-        rows, columns = self.line(grid.sum(3)), self.line(grid.sum(2))
-        boxes = self.box(grid.reshape(batch, 9, 3, 3, 3, 3, self.width).sum((3, 5)))
+        grid = x.reshape(batch, 9, 9, 9, -1)
+        lines, columns = grid.sum(3), grid.sum(2)  # (batch, 9, 9, features)
+        boxes = grid.reshape(batch, 9, 3, 3, 3, 3, -1).sum((3, 5))  # (batch, 9, 3, 3, features)
+        rows, columns, boxes, digits = (
+            matrix(part / 3)
+            for matrix, part in ((self.line, lines), (self.line, columns), (self.box, boxes), (self.digits, x.sum(1)))
+        )
         stripes = rows.reshape(batch, 9, 3, 3, 1, -1) + boxes.reshape(batch, 9, 3, 1, 3, boxes.shape[-1])
-        hidden = (self.own(z) + context).reshape(batch, 9, 9, 3, 3, -1) + stripes.reshape(batch, 9, 9, 3, 1, -1)
-        hidden = hidden.reshape(batch, 9, 9, 9, -1) + columns.unsqueeze(2)
-        hidden = hidden.reshape(batch, 9, 81, -1) + self.digits(z.sum(1, keepdim=True) / 3)
-        return F.rms_norm(self.second(F.relu(hidden)), (self.width,), eps=EPSILON)
+        out = self.own(x).reshape(batch, 9, 9, 3, 3, -1) + stripes.reshape(batch, 9, 9, 3, 1, -1)
+        out = out.reshape(batch, 9, 9, 9, -1) + columns.unsqueeze(2)
+        return out.reshape(batch, 9, 81, -1) + digits.unsqueeze(1)

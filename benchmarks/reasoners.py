@@ -1,0 +1,151 @@
+"""How large a puzzle does a reasoner solve that learnt small ones, how long does it think, and what do peers do?
+
+`python -m benchmarks.reasoners RUN [RUN ...] [--instances 500] [--markdown] [--json FILE]` (runs of `poise train
+reason`, peers among them; runs that differ in their seed alone are told by the worst of them; minutes)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import command
+from benchmarks.decoding import opened
+from benchmarks.results import markdown
+from poise.models import Reasoner
+from poise.tasks.reason import ReasonTask
+from poise.tasks.reason_analysis import analyse
+
+FRESH = 1000  # added to a run's seed, so that no test puzzle is one that its own report shows
+RULE = (
+    "Fresh test puzzles of each size, exact match of the whole answer, solved from zeros; training shares none of "
+    "them. Of runs that differ in the seed alone, the worst of each figure. From random starts: the part of solves "
+    "from N(0, 1) that end at the right answer. Starts agree: pairs of starts with one answer. CPU: seconds of the "
+    "training steps, one thread."
+)
+WORST = {"evaluations": max}  # of the rest the smallest is the worst
+
+
+def measure(runs: Sequence[Path], instances: int, compared: int) -> dict[str, Any]:
+    """Measure the runs, those of one kind together."""
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        kind, found = _measure_one(run, instances, compared)
+        kinds.setdefault(kind, []).append(found)
+    return {"rule": RULE, "instances": instances, "kinds": {kind: _worst(found) for kind, found in kinds.items()}}
+
+
+def _measure_one(run: Path, instances: int, compared: int) -> tuple[str, dict[str, Any]]:
+    """Return what kind a run is of, all but its seed, and what its network does."""
+    task: Any = opened(run)
+    task.eval()
+    config = task.config
+    task.config = replace(
+        config,
+        seed=config.seed + FRESH,
+        data=replace(config.data, test_instances=instances),
+        starts=replace(config.starts, puzzles=compared),
+    )
+    found = analyse(task)
+    summary = task_summary(run)
+    settings = asdict(replace(config, seed=0))
+    settings.pop("trainer")
+    return repr(settings), {
+        "network": _name(task),
+        "recipe": config.recipe,
+        "puzzle": config.data.puzzle,
+        "seed": config.seed,
+        "parameters": summary["parameters"],
+        "steps": summary["steps"],
+        "train_cpu_seconds": summary["train_cpu_seconds"],
+        "sizes": found["sizes"],
+        "signs": found.get("signs"),
+    }
+
+
+def task_summary(run: Path) -> dict[str, Any]:
+    """Return the summary of a run."""
+    from poise.tasks.run_folder import RunFolder
+
+    folder = RunFolder(run)
+    return folder.read_json(folder.summary)
+
+
+def _name(task: ReasonTask) -> str:
+    if not isinstance(task.model, Reasoner):
+        return f"feed-forward, {len(task.model.layers)} layers"
+    adjoint = task.config.adjoint
+    if adjoint.name == "unrolled":
+        return f"weight-tied, unrolled {task.config.solver.max_steps}"
+    return f"equilibrium, {adjoint.name}" + (f" {adjoint.steps}" if adjoint.name == "phantom" else "")
+
+
+def _worst(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one entry for runs that differ in their seed alone."""
+    sizes = []
+    for same in zip(*(one["sizes"] for one in found), strict=True):
+        entry: dict[str, Any] = {"name": same[0]["name"]}
+        for name, value in same[0].items():
+            if name == "budgets":
+                entry[name] = {budget: min(size[name][budget] for size in same) for budget in value}
+            elif name != "name":
+                entry[name] = WORST.get(name, min)(size[name] for size in same)
+        sizes.append(entry)
+    cpu = max(one["train_cpu_seconds"] for one in found)
+    kept = {name: found[0][name] for name in ("network", "recipe", "puzzle", "parameters", "steps")}
+    seeds = {"seeds": [one["seed"] for one in found], "signs": [one["signs"] for one in found]}
+    ratios = [_growth(one["sizes"]) for one in found]
+    growth = None if None in ratios else min(ratio for ratio in ratios if ratio is not None)
+    return {**kept, **seeds, "train_cpu_seconds": cpu, "sizes": sizes, "evaluations_last_over_first": growth}
+
+
+def _growth(sizes: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return how many times the evaluations of the first size the last one takes."""
+    return sizes[-1]["evaluations"] / sizes[0]["evaluations"] if "evaluations" in sizes[0] else None
+
+
+def table(content: dict[str, Any]) -> str:
+    """Return what each kind solves as a Markdown table."""
+    rows = []
+    for kind in content["kinds"].values():
+        for place, size in enumerate(kind["sizes"]):
+            solved = size.get("budgets", {})
+            few = next(iter(solved), None)
+            rows.append(
+                [
+                    kind["network"] if place == 0 else "",
+                    f"{kind['parameters']:,}" if place == 0 else "",
+                    f"{kind['train_cpu_seconds']:.0f}" if place == 0 else "",
+                    size["name"],
+                    "" if few is None else f"{solved[few]:.1%} ({few})",
+                    f"{size['solved']:.1%}",
+                    f"{size['solved_from_random']:.1%}" if solved else "",
+                    f"{size['evaluations']:.1f}" if solved else "",
+                    f"{size['converged']:.1%}" if solved else "",
+                    f"{size['agreement']:.1%}" if solved else "",
+                ]
+            )
+    header = ["network", "parameters", "CPU, s", "puzzles", "solved early (within)", "solved", "from random starts"]
+    return markdown([*header, "evaluations", "converged", "starts agree"], rows, numbers=(1, 2, 4, 5, 6, 7, 8, 9))
+
+
+def report(content: dict[str, Any]) -> tuple[str, ...]:
+    """Return the rule and the table."""
+    return RULE, table(content)
+
+
+def main() -> None:
+    parser = command.parser(__doc__, "reasoners", rounds=1)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("--instances", type=int, default=500, help="fresh puzzles of each size (default 500)")
+    parser.add_argument("--compared", type=int, default=200, help="of them solved from several starts (default 200)")
+    options = parser.parse_args()
+    run = partial(measure, options.runs, options.instances, options.compared)
+    command.run(options, run, table, report, peer=False)
+
+
+if __name__ == "__main__":
+    main()
