@@ -14,10 +14,9 @@ import torch
 
 from benchmarks import command
 from benchmarks.decoding import opened
-from benchmarks.language_costs import Timed
+from benchmarks.language_costs import Timed, step_of
 from benchmarks.results import markdown
 from benchmarks.runs import trained
-from benchmarks.timing import alternate
 from poise.fixed_point import Anderson
 from poise.nn import spectral_radius
 from poise.tasks.evaluation import measure as evaluate
@@ -66,9 +65,10 @@ def _run(name: str, runs: Path, rounds: int) -> dict[str, Any]:
         few = model.solve(inputs[:RADII])
     radius = spectral_radius(model.cell, few.state, few.context, generator=torch.Generator().manual_seed(0)).radius
     summary = folder.read_json(folder.summary)
+    weight = task.config.regularization.jacobian_weight
     return {
         "penalty": name,
-        "weight": task.config.regularization.jacobian_weight,
+        "weight": weight,
         "frequency": task.config.regularization.jacobian_frequency,
         "train_cpu_seconds": summary["train_cpu_seconds"],
         "val_perplexity": summary["val_perplexity"],
@@ -77,19 +77,8 @@ def _run(name: str, runs: Path, rounds: int) -> dict[str, Any]:
         "spectral_radius": float(radius.max()),
         "mean_evaluations": float(needed.mean()),
         "most_evaluations": float(needed.max()),
-        "penalty_share_of_step": _share(folder.path, rounds) if task.config.regularization.jacobian_weight else 0.0,
+        "penalty_share_of_step": round(step_of(Timed(folder.path), rounds).penalty_share, 4) if weight else 0.0,
     }
-
-
-def _share(run: Path, rounds: int) -> float:
-    """Return the part of the mean training step that the penalty takes."""
-    timed = Timed(run)
-    found = alternate(
-        {"plain": timed.block, "penalised": partial(timed.block, penalised=True), "head": timed.vocabulary}, rounds
-    )
-    plain, penalised, head = (sorted(found[name])[rounds // 2] for name in ("plain", "penalised", "head"))
-    added = timed.task.config.regularization.jacobian_frequency * (penalised - plain)
-    return round(added / (plain + added + head), 4)
 
 
 def table(content: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -119,34 +119,63 @@ def measure(runs: list[tuple[Path, Path]], rounds: int) -> dict[str, Any]:
     return {"rule": RULE, "pairs": [_pair(Timed(deq), Timed(explicit), rounds) for deq, explicit in runs]}
 
 
-def _pair(deq: Timed, explicit: Timed, rounds: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Step:
+    """What a mean training step of an equilibrium costs, in milliseconds: block and vocabulary, beside other calls."""
+
+    plain: float  # the block without the penalty
+    added: float  # by the penalty, at a step that adds it
+    frequency: float
+    vocabulary: float
+    others: dict[str, float]
+
+    @property
+    def block(self) -> float:
+        """The block with the penalty at its expected cost."""
+        return self.plain + self.frequency * self.added
+
+    @property
+    def penalty_share(self) -> float:
+        """The part of the step that the penalty takes."""
+        return self.frequency * self.added / (self.block + self.vocabulary)
+
+
+def step_of(deq: Timed, rounds: int, **others: Callable[[], None]) -> Step:
+    """Time a step of an equilibrium, alternating with other calls."""
     calls: dict[str, Callable[[], None]] = {
-        "deq": deq.block,
+        "plain": deq.block,
         "penalised": partial(deq.block, penalised=True),
-        "explicit": explicit.block,
-        "deq vocabulary": deq.vocabulary,
-        "explicit vocabulary": explicit.vocabulary,
+        "vocabulary": deq.vocabulary,
+        **others,
     }
     medians = {name: 1e3 * statistics.median(times) for name, times in alternate(calls, rounds).items()}
-    regularization = deq.task.config.regularization
-    frequency = regularization.jacobian_frequency if regularization.jacobian_weight else 0.0
-    added = medians["penalised"] - medians["deq"]
-    block = medians["deq"] + frequency * added
+    settings = deq.task.config.regularization
+    return Step(
+        medians["plain"],
+        medians["penalised"] - medians["plain"],
+        settings.jacobian_frequency if settings.jacobian_weight else 0.0,
+        medians["vocabulary"],
+        {name: medians[name] for name in others},
+    )
+
+
+def _pair(deq: Timed, explicit: Timed, rounds: int) -> dict[str, Any]:
+    step = step_of(deq, rounds, block=explicit.block, explicit_vocabulary=explicit.vocabulary)
     (layer,) = equilibria(deq.model)
     with solving(layer, Picard(rtol=None, max_steps=UNROLLED, scope=layer.solver.scope), Unrolled()):
         unrolled = deq.held()
     networks = [
-        _entry(deq, block, medians["deq vocabulary"])
+        _entry(deq, step.block, step.vocabulary)
         | {
-            "block_without_penalty_milliseconds": round(medians["deq"], 2),
-            "penalty_milliseconds": round(added, 2),
-            "penalty_frequency": frequency,
-            "penalty_share_of_step": round(frequency * added / (block + medians["deq vocabulary"]), 4),
+            "block_without_penalty_milliseconds": round(step.plain, 2),
+            "penalty_milliseconds": round(step.added, 2),
+            "penalty_frequency": step.frequency,
+            "penalty_share_of_step": round(step.penalty_share, 4),
             "held_of_unrolled": round(deq.held() / unrolled, 4),
         },
-        _entry(explicit, medians["explicit"], medians["explicit vocabulary"]),
+        _entry(explicit, step.others["block"], step.others["explicit_vocabulary"]),
     ]
-    return {"networks": networks, "block_over_explicit": round(block / medians["explicit"], 3)}
+    return {"networks": networks, "block_over_explicit": round(step.block / step.others["block"], 3)}
 
 
 def _entry(timed: Timed, block: float, vocabulary: float) -> dict[str, Any]:

@@ -114,7 +114,7 @@ class DEQTransformer(nn.Module):
         """
         before = Cache.empty(len(tokens), window, tokens.device) if past is None else past
         run = self._run(tokens, None, before, lengths)
-        blocks = [*self.before.layers, *self.cell.blocks, *self.after.layers]
+        blocks = [*self.before.stack, *self.cell.blocks, *self.after.stack]
         past = cached(before, self._inputs(run), blocks, self.cell.layers.rotary, lengths, run.embedded)
         return run.outputs[-1], past
 
@@ -128,11 +128,11 @@ class DEQTransformer(nn.Module):
         after: bool = True,
     ) -> _Run:
         """Pass through the network; `after`: also through what comes after the equilibrium."""
-        first, last = len(self.before.layers), len(self.before.layers) + len(self.cell.blocks)
+        first, last = len(self.before.stack), len(self.before.stack) + len(self.cell.blocks)
         x, embedded = self.convolution(self.embedding(tokens), past and past.embedded, lengths)
         *inputs, x = self.before(self.norm_input(x), past and past.of(0, first))
         solution = self.equilibrium.solve(x if past is None else Segment(x, past.of(first, last)), z0)
-        end = last + len(self.after.layers)
+        end = last + len(self.after.stack)
         outputs = self.after(solution.state, past and past.of(last, end)) if after else []
         return _Run(inputs, solution, outputs, embedded)
 

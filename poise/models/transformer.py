@@ -68,7 +68,7 @@ class TransformerLM(nn.Module):
         """Return the output of tokens after those in a cache, and the cache with them, as in `DEQTransformer`."""
         before = Cache.empty(len(tokens), window, tokens.device) if past is None else past
         (*inputs, output), embedded = self._run(tokens, before, lengths)
-        return output, cached(before, inputs, self.layers.layers, self.layers.rotary, lengths, embedded)
+        return output, cached(before, inputs, self.layers.stack, self.layers.rotary, lengths, embedded)
 
     def _run(
         self, tokens: Tensor, past: Past | None, lengths: Tensor | None = None

@@ -58,7 +58,7 @@ class CausalLayers(nn.Module):
         table: Table = self.rotary.first(x.shape[1], x) if recalled is None else recalled.table
         bias = None if recalled is None else recalled.bias
         found = [x]
-        for place, block in enumerate(self.layers[:n_layers]):
+        for place, block in enumerate(self.stack[:n_layers]):
             past = None if recalled is None else recalled.of(place)
             injected = injection if place == 0 or block.norm == "post" else None
             found.append(block(found[-1], table, injected, noise[place] if noise else None, past, bias))
@@ -66,15 +66,15 @@ class CausalLayers(nn.Module):
 
     def recall(self, x: Tensor, past: Past | None) -> Recalled | None:
         """Return what a segment x (batch, length, d_model) sees of a past and of itself, as in `recall`."""
-        return recall(x, past, self.layers, self.rotary, self.span) if self.layers else None
+        return recall(x, past, self.stack, self.rotary, self.span) if self.stack else None
 
     def draw_noise(self, x: Tensor) -> tuple[BlockNoise, ...]:
         """Draw dropout masks for inputs like x (batch, length, d_model), one a layer; none outside of training."""
         if not (self.training and self.dropout):
             return ()
-        return tuple(block.draw_noise(x, self.dropout, self.variational) for block in self.layers)
+        return tuple(block.draw_noise(x, self.dropout, self.variational) for block in self.stack)
 
     @property
-    def layers(self) -> list[TransformerBlock]:
-        """The layers."""
+    def stack(self) -> list[TransformerBlock]:
+        """The layers, in order."""
         return list(self.blocks)  # type: ignore[arg-type]

@@ -80,4 +80,4 @@ class TransformerCell(nn.Module):
     @property
     def blocks(self) -> list[TransformerBlock]:
         """The blocks."""
-        return self.layers.layers
+        return self.layers.stack
