@@ -25,9 +25,12 @@ class PuzzleDataConfig:
     train_sizes: tuple[int, ...] = (24, 40)
     """sudoku and prefix: fewest and most clues or bits; maze: sizes, walls among them (trial)"""
     test_sizes: tuple[int, ...] = (36, 30, 26, 0)
-    """sudoku: clues, 0 for minimal puzzles, of 24.6 on the mean; prefix: bits; maze: sizes (trial)"""
+    """sudoku: clues, 0 for minimal puzzles, of 24.6 on the mean, 1 for minimal ones that singles do not solve; prefix:
+    bits; maze: sizes (trial)"""
     pool: int = 600
-    """sudoku: grids and minimal puzzles that training draws from, digits put back to any number of clues (trial)"""
+    """sudoku: minimal puzzles that training draws from, digits put back to any number of clues (trial)"""
+    hard: float = 0.0
+    """sudoku: part of that pool that singles do not solve; a tenth of a second each to generate"""
     test_instances: int = 200
     """fresh puzzles of each test size; training shares none with them"""
     batch_size: int = 16
@@ -37,6 +40,11 @@ class PuzzleDataConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "pool", "test_instances", "batch_size", "eval_batch_size")
+        require(0 <= self.hard <= 1, f"hard is {self.hard}; it must be in [0, 1].")
+        require(
+            self.puzzle == "sudoku" or not self.hard,
+            f"hard is {self.hard}, but puzzles of {self.puzzle} are told apart by their size alone; leave it out.",
+        )
         for name in ("train_sizes", "test_sizes"):
             sizes = list(getattr(self, name))
             require(bool(sizes), f"{name} is empty; name at least one size.")
@@ -51,9 +59,12 @@ class PuzzleDataConfig:
 
 
 def _check_size(puzzle: str, name: str, size: int) -> None:
-    minimal = name == "test_sizes" and size == 0
+    minimal = name == "test_sizes" and size in (0, 1)
     if puzzle == "sudoku":
-        require(minimal or 17 <= size <= 81, f"{name} has {size} clues; pass 17 to 81, or in test_sizes 0 for minimal.")
+        require(
+            minimal or 17 <= size <= 81,
+            f"{name} has {size} clues; pass 17 to 81, or in test_sizes 0 for minimal and 1 for hard puzzles.",
+        )
     elif puzzle == "prefix":
         require(size > 0, f"{name} has strings of {size} bits; pass at least 1.")
     else:

@@ -15,7 +15,8 @@ from poise.data.puzzles import Instances, Split, maze, prefix, sudoku
 from poise.data.puzzles.instances import Grid
 
 Batch = tuple[Tensor, Tensor]  # what is given and the answer, uint8, (batch, *positions)
-TRAIN, TEST, STARTS = range(3)  # streams of random numbers of one seed
+TRAIN, TEST = range(2)  # streams of random numbers of one seed
+HARD = 1  # the size of Sudoku puzzles that singles do not solve
 
 RULES: dict[str, Callable[[Grid, Grid], Any]] = {
     "sudoku": sudoku.is_solution,
@@ -28,7 +29,7 @@ RULES: dict[str, Callable[[Grid, Grid], Any]] = {
 def size_name(puzzle: str, size: int) -> str:
     """Return how a test size is called."""
     if puzzle == "sudoku":
-        return f"{size} clues" if size else "minimal"
+        return {0: "minimal", 1: "hard"}.get(size, f"{size} clues")
     return f"{size} bits" if puzzle == "prefix" else f"{size}x{size}"
 
 
@@ -59,7 +60,9 @@ def test_sets(data: PuzzleDataConfig, seed: int) -> list[TestSet]:
     found = []
     grids = sudoku.generate(data.test_instances, generator, split) if data.puzzle == "sudoku" else None
     for size in data.test_sizes:
-        if grids is not None:
+        if grids is not None and size == HARD:
+            instances = sudoku.generate_hard(data.test_instances, generator, split)
+        elif grids is not None:
             given = sudoku.with_clues(grids.given, grids.answer, size, generator) if size else grids.given
             instances = Instances(given, grids.answer, sudoku.forced(given)[1])
         elif data.puzzle == "prefix":
@@ -80,7 +83,10 @@ class TrainingPuzzles:
         self.data, self.seed = data, seed
         self.pool: Instances | None = None
         if data.puzzle == "sudoku":
-            self.pool = sudoku.generate(data.pool, np.random.default_rng([seed, TRAIN]))
+            generator = np.random.default_rng([seed, TRAIN])
+            hard = round(data.hard * data.pool)
+            easy = sudoku.generate(data.pool - hard, generator)
+            self.pool = Instances.joined([easy, sudoku.generate_hard(hard, generator)])
 
     def batch(self, index: int, rank: int = 0, world_size: int = 1) -> Batch:
         """Return a process's part of a batch; all puzzles of one batch have one size."""

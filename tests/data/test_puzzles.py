@@ -52,6 +52,18 @@ def test_generated_puzzles_have_one_solution_and_lose_it_with_any_clue(minimal):
             assert not (sudoku.forced(fewer[None])[0] == answer).all()
 
 
+def test_hard_puzzles_have_one_solution_that_singles_do_not_find():
+    drawn = sudoku.generate_hard(3, rng(), "test")
+    for puzzle, answer in zip(drawn.given, drawn.answer, strict=True):
+        assert [s.tolist() for s in sudoku.solutions(puzzle)] == [answer.tolist()]
+        assert (sudoku.forced(puzzle[None])[0] == 0).any()
+        for clue in np.flatnonzero(puzzle)[::4]:
+            fewer = puzzle.copy()
+            fewer[clue] = 0
+            assert len(sudoku.solutions(fewer)) == 2
+    assert in_split(drawn.answer, "test").all() and len(sudoku.generate_hard(0, rng())) == 0
+
+
 def test_more_clues_are_digits_of_the_solution(minimal):
     given = sudoku.with_clues(minimal.given, minimal.answer, 34, rng(1))
     assert ((given > 0).sum(axis=1) == 34).all()

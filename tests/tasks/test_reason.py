@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from poise.configs.base import RegularizationConfig, SolverConfig, TrainerConfig
 from poise.configs.errors import ConfigError
 from poise.configs.reason import PuzzleDataConfig, ReasonConfig, ReasonerConfig, StartsConfig
-from poise.data.puzzles import in_split, prefix
+from poise.data.puzzles import in_split, prefix, sudoku
 from poise.tasks.puzzle_solving import intolerance, solve_puzzles
 from poise.tasks.reason import ReasonTask
 from poise.tasks.reason_analysis import shown
@@ -159,6 +159,17 @@ def test_a_resumed_run_ends_at_the_same_bits(tmp_path, puzzle):
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
+def test_a_part_of_the_pool_may_be_beyond_singles():
+    config = tiny("sudoku")
+    data = replace(config.data, pool=4, hard=0.5, test_sizes=(0, 1), test_instances=2)
+    task = ReasonTask.create(replace(config, data=data))
+    filled = [(sudoku.forced(part)[0] > 0).all(axis=1).tolist() for part in (
+        task.training_puzzles.pool.given, *(one.batch[0].numpy() for one in task.test_sets)
+    )]  # fmt: skip
+    assert filled == [[True, True, False, False], [True, True], [False, False]]
+    assert [one.name for one in task.test_sets] == ["minimal", "hard"]
+
+
 @PUZZLES
 def test_training_and_test_share_no_puzzle(puzzle):
     task = ReasonTask.create(tiny(puzzle))
@@ -195,6 +206,11 @@ def test_the_penalty_may_look_at_a_few_samples():
         (lambda: PuzzleDataConfig(train_sizes=(40, 24)), r"train_sizes are \[40, 24\]; pass the fewest and the most"),
         (lambda: PuzzleDataConfig(puzzle="maze", train_sizes=(8,), test_sizes=(9,)), "mazes of size 8; pass an odd"),
         (lambda: PuzzleDataConfig(puzzle="prefix", train_sizes=(0, 4), test_sizes=(9,)), "strings of 0 bits"),
+        (lambda: PuzzleDataConfig(hard=1.5), "hard is 1.5"),
+        (
+            lambda: PuzzleDataConfig(puzzle="maze", train_sizes=(9,), test_sizes=(9,), hard=0.5),
+            "told apart by their size",
+        ),
         (lambda: PuzzleDataConfig(test_sizes=()), "test_sizes is empty"),
         (lambda: StartsConfig(random=1.5), "random is 1.5"),
         (lambda: StartsConfig(compared=1), "compared is 1; it takes at least 2"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +30,12 @@ class Instances:
         """Return some of them."""
         return Instances(self.given[index], self.answer[index], self.difficulty[index])
 
+    @staticmethod
+    def joined(parts: Sequence[Instances]) -> Instances:
+        """Return the instances of all parts, one part after another."""
+        names = ("given", "answer", "difficulty")
+        return Instances(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
 
 def in_split(keys: Grid, split: Split) -> NDArray[np.bool_]:
     """Return which of the keys (n, ...) belong to a split: what an instance is decides, so that no seed mixes them."""
@@ -53,5 +59,4 @@ def gathered(draw: Callable[[int], Instances], count: int, split: Split) -> Inst
         drawn = draw(int(missing / share) + 8)
         parts.append(drawn.select(in_split(drawn.given, split)))
         missing -= len(parts[-1])
-    joined = (np.concatenate([getattr(part, name) for part in parts]) for name in ("given", "answer", "difficulty"))
-    return Instances(*joined).select(slice(count))
+    return Instances.joined(parts).select(slice(count)) if parts else draw(0)

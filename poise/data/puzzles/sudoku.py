@@ -168,6 +168,31 @@ def generate(count: int, generator: np.random.Generator, split: Split = "train",
     return Instances(puzzles, grids, forced(puzzles)[1])
 
 
+def generate_hard(count: int, generator: np.random.Generator, split: Split = "train") -> Instances:
+    """Return `count` minimal puzzles with one solution, by exact search, that singles do not solve.
+
+    No clue can be left out, and trial and error or cleverer rules are needed; the rounds of singles until nothing more
+    is forced are kept as the difficulty. About a tenth of a second each.
+    """
+    if count < 0:
+        raise DataError(f"there are no {count} puzzles; pass at least 0.")
+    given: list[Grid] = []
+    answers: list[Grid] = []
+    while len(given) < count:
+        grids = random_grids(8, generator)
+        for grid in grids[in_split(grids, split)]:
+            puzzle = grid.copy()
+            for cell in generator.permutation(CELLS):
+                digit, puzzle[cell] = puzzle[cell], 0
+                if len(solutions(puzzle)) > 1:
+                    puzzle[cell] = digit
+            if (forced(puzzle[None])[0] == 0).any():
+                given.append(puzzle)
+                answers.append(grid)
+    puzzles = np.array(given[:count], np.uint8).reshape(count, CELLS)
+    return Instances(puzzles, np.array(answers[:count], np.uint8).reshape(count, CELLS), forced(puzzles)[1])
+
+
 def one_hot(grids: Grid) -> NDArray[np.float32]:
     """Return (n, 9, 81) with 1 where a cell holds a digit."""
     return (grids[:, None] == np.arange(1, 10)[:, None]).astype(np.float32)
