@@ -46,7 +46,7 @@ def analyse(task: ReasonTask) -> dict[str, Any]:
             for one, found in zip(task.test_sets, seen, strict=True)
         ],
         "agreement": seen[hardest].agreement_counts(),
-        "frames": frames(task, task.test_sets[hardest].batch[0][:1]),
+        "frames": frames(task, task.test_sets[hardest].batch[0][_first_solved(seen[hardest]) :][:1]),
     }
     model.equilibrium.counters.reset()  # these solves are none of the run's
     return analysis
@@ -192,6 +192,11 @@ def _moved(model: Reasoner, before: Tensor, state: Tensor) -> Tensor:
 
 def _rounded(values: Tensor) -> Any:
     return [[round(x, 4) for x in row] if isinstance(row, list) else round(row, 4) for row in values.tolist()]
+
+
+def _first_solved(seen: Solved) -> int:
+    """Return the number of the first puzzle that was solved, or of the first one."""
+    return int(seen.right.int().argmax())
 
 
 @torch.no_grad()

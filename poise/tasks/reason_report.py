@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from poise.report import Block, Cell, Figure, Page, Section, Series, Table, Tile
 from poise.tasks.report_parts import Recorded, column, costs, page, statuses, training_solves
 from poise.tasks.run_folder import RunFolder
 
+DIFFICULTY = {"sudoku": "rounds of forced digits", "prefix": "bits", "maze": "length of the way"}
 PUZZLES = {"sudoku": "Sudoku", "prefix": "prefix sums", "maze": "mazes"}
 
 
@@ -18,7 +20,7 @@ def build_page(folder: RunFolder) -> Page:
     puzzle = str(run.settings.get("data", {}).get("puzzle"))
     sections = [
         Section("One puzzle", _frames(run.analysis, puzzle)),
-        Section("Solving", _solving(run.analysis)),
+        Section("Solving", _solving(run.analysis, puzzle)),
         Section("Right and wrong", _signs(run.analysis)),
         Section("Learning", _learning(run.rows)),
         Section("Equilibrium", [*training_solves(run.rows), *statuses(run.summary)]),
@@ -58,7 +60,9 @@ def _frames(analysis: Mapping[str, Any], puzzle: str) -> list[Block]:
         "A test puzzle of the hardest size, read off on the way. What is given stands in bold; the darker a place, the "
         "surer its answer; orange is what changes before the end."
     )
-    return [said, *figures, curve]
+    still = "The same puzzle; the darker a place, the more its state still moves, from 1 % to all of its size."
+    moving = [_moving(puzzle, found["given"], frame) for frame in found["frames"][1:-1]]
+    return [said, *figures, still, *moving, curve]
 
 
 def _frame(puzzle: str, given: Any, frame: Mapping[str, Any], last: Any) -> Figure:
@@ -75,6 +79,30 @@ def _frame(puzzle: str, given: Any, frame: Mapping[str, Any], last: Any) -> Figu
     caption = f"The slowest place moves by {moving:.1%}." if number > 1 else "From zeros."
     title = f"After {number} evaluation{'s' if number > 1 else ''}"
     return grid_figure(drawn, title=title, caption=caption, boxed=puzzle == "sudoku")
+
+
+def _moving(puzzle: str, given: Any, frame: Mapping[str, Any]) -> Figure:
+    """Draw how far each place still moves, from a hundredth of its state to all of it."""
+    change = frame["residual"]
+    if puzzle == "maze":
+        rows = [
+            [Cell("", _movement(c), "block" if g == 1 else "answer") for g, c in zip(*row, strict=True)]
+            for row in zip(given, change, strict=True)
+        ]
+    else:
+        width = 9 if puzzle == "sudoku" else 32
+        symbols = [str(g) if g else "" for g in given] if puzzle == "sudoku" else [""] * len(given)
+        cells = [
+            Cell(symbol, kind="given") if symbol else Cell("", _movement(c))
+            for symbol, c in zip(symbols, change, strict=True)
+        ]
+        rows = [cells[start : start + width] for start in range(0, len(cells), width)]
+    return grid_figure(rows, title=f"Residual after {frame['evaluation']} evaluations", boxed=puzzle == "sudoku")
+
+
+def _movement(change: float) -> float:
+    """Return 0 for a hundredth and 1 for all, on a logarithmic scale."""
+    return min(1.0, max(0.0, 1 + math.log10(max(change, 1e-9)) / 2))
 
 
 def _cell(puzzle: str, given: int, answer: int, sure: float, last: int) -> Cell:
@@ -95,7 +123,7 @@ def _certainty(probability: float, choices: int) -> float:
     return max(0.0, (probability - 1 / choices) / (1 - 1 / choices))
 
 
-def _solving(analysis: Mapping[str, Any]) -> list[Block]:
+def _solving(analysis: Mapping[str, Any], puzzle: str) -> list[Block]:
     sizes = analysis.get("sizes", [])
     if not sizes:
         return []
@@ -116,7 +144,7 @@ def _solving(analysis: Mapping[str, Any]) -> list[Block]:
     scatter = line_chart(
         [Series(one["name"], one["difficulty"], one["evaluations"], style="points") for one in analysis["scatter"]],
         title="Evaluations against difficulty",
-        x_label="difficulty: rounds of singles, length of the way, or bits",
+        x_label=DIFFICULTY[puzzle],
         y_label="evaluations",
         from_zero=True,
         caption="A puzzle takes as many as it needs; nobody says how many.",

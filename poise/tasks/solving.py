@@ -51,7 +51,7 @@ def build_adjoint(config: AdjointConfig, solver: SolverConfig) -> Adjoint:
         return JacobianFree()
     if config.name == "unrolled":
         return Unrolled()
-    return Implicit(solver=GMRES(rtol=config.rtol, max_steps=config.max_steps))
+    return Implicit(solver=GMRES(rtol=config.rtol, max_steps=config.max_steps), second_order=False)
 
 
 def equilibria(model: nn.Module) -> Iterator[Equilibrium]:

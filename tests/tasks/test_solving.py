@@ -30,7 +30,10 @@ def test_a_solver_has_the_settings_given(config, solver):
 @pytest.mark.parametrize(
     ("config", "adjoint"),
     [
-        (AdjointConfig(name="implicit", rtol=1e-4, max_steps=9), Implicit(solver=GMRES(rtol=1e-4, max_steps=9))),
+        (
+            AdjointConfig(name="implicit", rtol=1e-4, max_steps=9),
+            Implicit(solver=GMRES(rtol=1e-4, max_steps=9), second_order=False),
+        ),
         (AdjointConfig(name="phantom", steps=3, damping=0.5), Phantom(steps=3, damping=0.5)),
         (AdjointConfig(name="phantom", recorded_only=True), Phantom(steps=5, damping=0.7, recorded_only=True)),
         (AdjointConfig(name="jacobian_free"), JacobianFree()),

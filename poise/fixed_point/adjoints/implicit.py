@@ -49,11 +49,13 @@ class Implicit(Adjoint):
     from the inverse Jacobian that Broyden (or Anderson) has learnt in the forward, transposed, and precondition with
     it, where that is the better start (SHINE, Ramzi et al. 2022); its pairs stay in memory until the backward. In
     forward mode (`torch.autograd.forward_ad`, `torch.func.jvp`) the same solver finds the tangent v = J v + df, and its
-    gradient is exact as well. Bai, Kolter and Koltun (2019), theorem 1.
+    gradient is exact as well. `second_order=False`: the backward is never recorded, as in ordinary training, and what
+    only second derivatives need of the context is not held for it. Bai, Kolter and Koltun (2019), theorem 1.
     """
 
     solver: Solver | LinearSolver = GMRES()
     reuse: bool = False
+    second_order: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,7 +97,9 @@ class Implicit(Adjoint):
 
             if in_dual_level() or in_transform():
                 return _attach_dual(self.solver, attachment.ledger, evaluate, z, fz, known, cell)
-            return _attach(self.solver, attachment.ledger, evaluate, z, fz, known, cell, inverse=inverse)
+            return _attach(
+                self.solver, attachment.ledger, evaluate, z, fz, known, cell, inverse=inverse, twice=self.second_order
+            )
 
         return on_usable_rows(attachment, attach, (_linearised_at(attachment.found), attachment.found.inverse))
 
@@ -127,7 +131,7 @@ class _Scene:
 
     solver: Solver | LinearSolver
     ledger: Ledger
-    evaluate: Evaluate
+    evaluate: Evaluate | None  # None: never recorded
     recording: Recording
     moves: bool  # whether the state carries a tangent
     cell: PackedCell | None  # whose rows can be evaluated again
@@ -149,10 +153,12 @@ def _attach(
     cell: PackedCell | None = None,
     moves: bool = False,
     inverse: SecantInverse | None = None,
+    twice: bool = True,
 ) -> Tensor:
     """Return `fz`, the fixed point of `evaluate(., known)`, with the implicit gradient by the Jacobian at `z`.
 
-    `cell`: what is evaluated, where it is a cell whose rows can be selected.
+    `cell`: what is evaluated, where it is a cell whose rows can be selected. `twice`: whether the backward may be
+    recorded.
     """
     start = start_at(z)
     with reusable_graphs():
@@ -162,9 +168,14 @@ def _attach(
     recording = Recording(get_gradient_edge(image), get_gradient_edge(start))
     if not any(leaf.requires_grad for leaf in known) and not unnamed_leaves(recording.image, [start]):
         return fz.detach()  # nothing asks for a gradient
-    rows = cell if cell is not None and cell.selectable else None
+    # By prefix finished samples stay in the batch, as in the forward: shapes decide the last bit.
+    rows = cell if cell is not None and cell.selectable and cell.layout.groups == 1 else None
     empty = z.new_empty(0)
     extras = _Extras(empty, empty, inverse) if rows is None else _Extras(z, sketch(image.detach()), inverse)
+    if not twice:
+        # The evaluation can be made again through `rows` alone, and nothing else keeps the context alive.
+        scene = _Scene(solver, ledger, None, recording, moves, rows, extras)
+        return _ImplicitFunction.apply(scene, image, fz.detach())
     scene = _Scene(solver, ledger, evaluate, recording, moves, rows, extras)
     return _ImplicitFunction.apply(scene, image, fz.detach(), *known)
 
@@ -215,7 +226,8 @@ class _ImplicitFunction(torch.autograd.Function):
         extras = [leaf for _, leaf in tree_leaves(scene.extras)]
         ctx.scene = replace(scene, extras=tree_map(lambda leaf: leaf.new_empty(0), scene.extras))
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(state, *known, *extras)
+        kept = () if scene.evaluate is None else (state, *known)
+        ctx.save_for_backward(*kept, *extras)
         return state
 
     @staticmethod
@@ -225,8 +237,9 @@ class _ImplicitFunction(torch.autograd.Function):
         if grad is None:
             return None, None, None, *nothing
         refuse_batched(grad, BATCHED_GRADIENTS)
-        state, *saved = ctx.saved_tensors
-        known, extras = saved[:inputs], tree_replace(ctx.scene.extras, iter(saved[inputs:]))
+        saved = ctx.saved_tensors
+        kept = 0 if ctx.scene.evaluate is None else 1 + inputs
+        known, extras = saved[1:kept], tree_replace(ctx.scene.extras, iter(saved[kept:]))
         scene: _Scene = replace(ctx.scene, extras=extras)
         if scene.moves and in_dual_level():
             raise RuntimeError(
@@ -235,7 +248,12 @@ class _ImplicitFunction(torch.autograd.Function):
             )
         with reusable_graphs():
             if torch.is_grad_enabled():
-                return None, None, None, *_recorded_gradients(scene, state, known, grad)
+                if scene.evaluate is None:
+                    raise RuntimeError(
+                        "a second derivative was asked for, but the gradient is Implicit(second_order=False), which "
+                        "keeps nothing for it; use Implicit()."
+                    )
+                return None, None, None, *_recorded_gradients(scene, scene.evaluate, saved[0], list(known), grad)
             u = _solve(scene, JacobianProduct(scene.recording, grad.shape, scene.evaluation), grad)
         # u goes on through the one recorded evaluation to everything the cell used, named or closed over.
         return None, u, None, *nothing
@@ -287,7 +305,9 @@ def _reusing(scene: _Scene, product: JacobianProduct, right: Tensor) -> Iterate 
     return replace(found, steps=found.steps + 2)  # the two products that decide
 
 
-def _recorded_gradients(scene: _Scene, state: Tensor, known: list[Tensor], grad: Tensor) -> list[Tensor | None]:
+def _recorded_gradients(
+    scene: _Scene, evaluate: Evaluate, state: Tensor, known: list[Tensor], grad: Tensor
+) -> list[Tensor | None]:
     """Return the gradients of the known inputs as functions that can be differentiated again.
 
     The detached state of the first-order graph is a leaf: recording a backward through it would lose the terms in which
@@ -307,13 +327,13 @@ def _recorded_gradients(scene: _Scene, state: Tensor, known: list[Tensor], grad:
     def affine(v: Tensor, named: Sequence[Tensor]) -> Tensor:
         right, at, *others = named
         at = at if at.requires_grad else at.detach().requires_grad_()
-        recording = Recording(get_gradient_edge(scene.evaluate(at, others)), get_gradient_edge(at))
+        recording = Recording(get_gradient_edge(evaluate(at, others)), get_gradient_edge(at))
         return recording.product(v, create_graph=True) + right
 
     latch = _Latch()
     gated_state, *gated = (x if x.is_leaf else _Gate.apply(latch, x) for x in (state, *known))
     with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
-        image = scene.evaluate(gated_state, gated)
+        image = evaluate(gated_state, gated)
         recording = Recording(get_gradient_edge(image), get_gradient_edge(gated_state))
         computed = [leaf for leaf in known if not leaf.is_leaf and leaf.requires_grad]
         if reaches(recording.image, [gated_state, *gated], computed):
