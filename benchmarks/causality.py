@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from benchmarks import command
-from benchmarks.decoding import opened, written
+from benchmarks.decoding import written
 from benchmarks.results import markdown
+from benchmarks.runs import opened
 from poise import Anderson, Broyden, Status
 from poise.fixed_point import Solver
 from poise.tasks.regularization import solving

@@ -16,12 +16,10 @@ from torch import Tensor
 
 from benchmarks import command
 from benchmarks.results import markdown
+from benchmarks.runs import opened
 from benchmarks.timing import alternate
-from poise.configs.fields import from_dict
-from poise.configs.language import LanguageConfig
 from poise.models import stream
 from poise.tasks.language import LanguageTask
-from poise.tasks.run_folder import RunFolder
 
 PLACES = (64, 128, 256, 512)
 COMPARED, TOLERANCE = 256, 1e-6
@@ -72,16 +70,6 @@ def measure(run: Path, rounds: int, places: tuple[int, ...] = PLACES, compared: 
         "speedup_at_512": round(last["whole_milliseconds"] / last["cached_milliseconds"], 2),
         "largest_logit_difference": largest_difference(task, text[:, :compared]),
     }
-
-
-def opened(run: Path, **data: Any) -> LanguageTask:
-    """Return the task of a language run; `data`: settings of its data to take anew."""
-    folder = RunFolder(run)
-    name, values = folder.read_config()
-    if name != LanguageTask.task_name:
-        raise SystemExit(f"{run} is a run of {name}; pass one of language.")
-    config = from_dict(LanguageConfig, values)
-    return LanguageTask.open(replace(config, data=replace(config.data, **data)), folder)
 
 
 def written(model: Any, length: int) -> Tensor:

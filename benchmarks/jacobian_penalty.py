@@ -13,10 +13,9 @@ from typing import Any
 import torch
 
 from benchmarks import command
-from benchmarks.decoding import opened
 from benchmarks.language_costs import Timed, step_of
 from benchmarks.results import markdown
-from benchmarks.runs import trained
+from benchmarks.runs import opened, trained
 from poise.fixed_point import Anderson
 from poise.nn import spectral_radius
 from poise.tasks.evaluation import measure as evaluate
@@ -60,7 +59,7 @@ def _run(name: str, runs: Path, rounds: int) -> dict[str, Any]:
     layer.eval_solver = Anderson(rtol=1e-3, max_steps=100, scope="prefix")
     task.eval()
     with torch.no_grad():
-        inputs = task.evaluation_batches("valid")[0][0]  # type: ignore[index]
+        inputs = task.evaluation_batches("valid")[0][0]
         needed = model.solve(inputs).steps.double()
         few = model.solve(inputs[:RADII])
     radius = spectral_radius(model.cell, few.state, few.context, generator=torch.Generator().manual_seed(0)).radius

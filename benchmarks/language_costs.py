@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import command
-from benchmarks.decoding import opened
 from benchmarks.results import markdown
+from benchmarks.runs import opened
 from benchmarks.timing import alternate
 from poise import Picard, Unrolled
 from poise.configs.base import RegularizationConfig

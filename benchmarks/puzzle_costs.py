@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from benchmarks import command
-from benchmarks.decoding import opened
 from benchmarks.results import markdown
+from benchmarks.runs import opened
 from poise.data.puzzles import prefix, sudoku
 from poise.fixed_point import Status
 from poise.tasks.puzzle_solving import solve_puzzles
@@ -36,7 +36,11 @@ RULE = (
 
 def measure(sudoku_run: Path, prefix_run: Path, instances: int, bits: int) -> dict[str, Any]:
     """Measure both runs."""
-    return {"rule": RULE, "sudoku": _throughput(opened(sudoku_run), instances), "long": _long(opened(prefix_run), bits)}
+    return {
+        "rule": RULE,
+        "sudoku": _throughput(opened(sudoku_run, "reason"), instances),
+        "long": _long(opened(prefix_run, "reason"), bits),
+    }
 
 
 @torch.no_grad()

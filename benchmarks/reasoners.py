@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import command
-from benchmarks.decoding import opened
 from benchmarks.results import markdown
+from benchmarks.runs import opened
 from poise.models import Reasoner
 from poise.tasks.reason import ReasonTask
 from poise.tasks.reason_analysis import analyse
@@ -40,7 +40,7 @@ def measure(runs: Sequence[Path], instances: int, compared: int) -> dict[str, An
 
 def _measure_one(run: Path, instances: int, compared: int) -> tuple[str, dict[str, Any]]:
     """Return what kind a run is of, all but its seed, and what its network does."""
-    task: Any = opened(run)
+    task = opened(run, "reason")
     task.eval()
     config = task.config
     task.config = replace(

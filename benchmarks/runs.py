@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from poise.cli.main import main as poise
+from poise.cli.table import TASKS, load
+from poise.configs.fields import from_dict
 from poise.tasks.run_folder import RunFolder
+
+
+def opened(run: Path, task: str = "language", **data: Any) -> Any:
+    """Return the task of a run of that kind; `data`: settings of its data to take anew."""
+    folder = RunFolder(run)
+    name, values = folder.read_config()
+    if name != task:
+        raise SystemExit(f"{run} is a run of {name}; pass one of {task}.")
+    config = from_dict(load(TASKS[task].config), values)
+    return load(TASKS[task].task).open(replace(config, data=replace(config.data, **data)), folder)
 
 
 def trained(task: str, recipe: str, folder: RunFolder, *flags: str) -> RunFolder:

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import command
-from benchmarks.decoding import opened
 from benchmarks.results import markdown
-from benchmarks.runs import trained
+from benchmarks.runs import opened, trained
 from poise.tasks.evaluation import measure as evaluate
 from poise.tasks.run_folder import RunFolder
 
