@@ -3,11 +3,12 @@
 identity   task, recipe, seed, steps, pretraining_steps (the first of them, which unrolled the cell a few times and
            solved nothing), parameters, versions (poise, python, torch, lightning), and what the task adds (language:
            data, tokenizer, vocab_size, model; vicreg: model, other, data, training_samples, loss; classify, segment,
-           multitask: model, data, training_samples, validation_samples, validated_on, init_from)
+           multitask: model, data, training_samples, validation_samples, validated_on, init_from; reason: model, puzzle)
 quality    the task's measures on its whole validation split, named `val_...` (language: val_loss in nats a token,
            val_perplexity; vicreg: val_probe_accuracy, val_knn_accuracy, val_few_accuracy; classify: val_accuracy,
-           val_top5_accuracy, val_loss; segment: val_mean_iou, val_pixel_accuracy, val_loss; multitask: all of these)
-           and val_spectral_radius where it was asked for
+           val_top5_accuracy, val_loss; segment: val_mean_iou, val_pixel_accuracy, val_loss; multitask: all of these;
+           reason: val_solved, val_solved_SIZE, val_loss in nats a position) and val_spectral_radius where it was
+           asked for
 cost       train_seconds, train_cpu_seconds: training steps alone, in the first process, over all resumptions;
            mean_forward_evaluations, mean_backward_evaluations: evaluations of the cell a solve in training, without
            steps of pretraining; mean_validation_evaluations: the same in validation; activation_bytes: held for the
