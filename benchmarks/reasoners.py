@@ -18,6 +18,7 @@ from benchmarks.runs import opened
 from poise.models import Reasoner
 from poise.tasks.reason import ReasonTask
 from poise.tasks.reason_analysis import analyse
+from poise.tasks.run_folder import RunFolder
 
 FRESH = 1000  # added to a run's seed, so that no test puzzle is one that its own report shows
 RULE = (
@@ -40,17 +41,9 @@ def measure(runs: Sequence[Path], instances: int, compared: int) -> dict[str, An
 
 def _measure_one(run: Path, instances: int, compared: int) -> tuple[str, dict[str, Any]]:
     """Return what kind a run is of, all but its seed, and what its network does."""
+    folder = RunFolder(run)
     task = opened(run, "reason")
-    task.eval()
-    config = task.config
-    task.config = replace(
-        config,
-        seed=config.seed + FRESH,
-        data=replace(config.data, test_instances=instances),
-        starts=replace(config.starts, puzzles=compared),
-    )
-    found = analyse(task)
-    summary = task_summary(run)
+    config, summary = task.config, folder.read_json(folder.summary)
     settings = asdict(replace(config, seed=0))
     settings.pop("trainer")
     return repr(settings), {
@@ -61,17 +54,25 @@ def _measure_one(run: Path, instances: int, compared: int) -> tuple[str, dict[st
         "parameters": summary["parameters"],
         "steps": summary["steps"],
         "train_cpu_seconds": summary["train_cpu_seconds"],
-        "sizes": found["sizes"],
-        "signs": found.get("signs"),
+        **_tested(task, folder, instances, compared),
     }
 
 
-def task_summary(run: Path) -> dict[str, Any]:
-    """Return the summary of a run."""
-    from poise.tasks.run_folder import RunFolder
-
-    folder = RunFolder(run)
-    return folder.read_json(folder.summary)
+def _tested(task: ReasonTask, folder: RunFolder, instances: int, compared: int) -> dict[str, Any]:
+    """Return what a network does on fresh puzzles, from a file of the run's folder where it was measured before."""
+    file = folder.path / f"fresh-{instances}-{compared}.json"
+    if not file.is_file():
+        config = task.config
+        task.config = replace(
+            config,
+            seed=config.seed + FRESH,
+            data=replace(config.data, test_instances=instances),
+            starts=replace(config.starts, puzzles=compared),
+        )
+        task.eval()
+        found = analyse(task)
+        folder.write_json(file, {"sizes": found["sizes"], "signs": found.get("signs")})
+    return folder.read_json(file)
 
 
 def _name(task: ReasonTask) -> str:
@@ -132,9 +133,28 @@ def table(content: dict[str, Any]) -> str:
     return markdown([*header, "evaluations", "converged", "starts agree"], rows, numbers=(1, 2, 4, 5, 6, 7, 8, 9))
 
 
+def verdict(content: dict[str, Any]) -> str:
+    """Return which sign tells right answers from wrong ones, a line for each kind that is wrong at least once."""
+    lines = []
+    for kind in content["kinds"].values():
+        known = [signs for signs in kind["signs"] if signs and signs["wrong"] and signs["right"]]
+        if not known:
+            continue
+        wrong = sum(signs["wrong"] for signs in known)
+        names = sorted({name for signs in known for name in signs["auroc"]})
+        told = ", ".join(f"{name} {_mean(known, name)}" for name in names)
+        lines.append(f"{kind['network']} on {kind['puzzle']} ({wrong} wrong answers): {told}.")
+    return "AUROC of a sign, right against wrong, the mean over seeds. " + " ".join(lines)
+
+
+def _mean(known: Sequence[Mapping[str, Any]], name: str) -> str:
+    values = [signs["auroc"][name] for signs in known if signs["auroc"].get(name) is not None]
+    return f"{sum(values) / len(values):.2f}" if values else "undefined"
+
+
 def report(content: dict[str, Any]) -> tuple[str, ...]:
-    """Return the rule and the table."""
-    return RULE, table(content)
+    """Return the rule, the table and which sign tells."""
+    return RULE, table(content), verdict(content)
 
 
 def main() -> None:

@@ -68,7 +68,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "decoding": _with_machine(decoding.table),
     "causality": causality.table,
     "wikitext2": _with_machine(lambda content: f"{wikitext2.table(content)}\n\n{wikitext2.verdict(content)}"),
-    "reasoners": _with_machine(reasoners.table),
+    "reasoners": _with_machine(lambda content: f"{reasoners.table(content)}\n\n{reasoners.verdict(content)}"),
     "puzzle_costs": _with_machine(puzzle_costs.table),
     "language_costs": _with_machine(language_costs.table),
     "jacobian_penalty": _with_machine(jacobian_penalty.table),
