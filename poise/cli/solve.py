@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,16 +38,12 @@ def run(argv: list[str]) -> int:
     if arguments.starts > 1 and not task.solves:
         raise UsageError(f"--starts does not apply: the network of {folder.path} solves nothing; leave it out.")
 
-    from poise.configs.base import SolverConfig
-    from poise.configs.fields import from_dict
     from poise.data.puzzles.files import read_puzzles
-    from poise.tasks.puzzle_solving import intolerance, solve_puzzles
+    from poise.tasks.puzzle_solving import solve_puzzles
 
     puzzle = task.config.data.puzzle
     puzzles = read_puzzles(_text(arguments.file), puzzle)
-    trained = from_dict(SolverConfig, folder.read_config()[1]["eval_solver"])
-    if sentence := intolerance(task, trained):
-        warnings.warn(sentence, stacklevel=1)
+    task.warn_of_solver()
     watch = _watching(puzzle) if arguments.watch else None
     began, answers = time.perf_counter(), []
     for answer in solve_puzzles(task, puzzles, starts=arguments.starts, seed=arguments.seed, watch=watch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from poise.configs.base import SolverConfig
+from poise.configs.fields import from_dict
 from poise.configs.reason import ReasonConfig
 from poise.models import FeedForwardReasoner, Reasoner
 from poise.report import Page
@@ -20,6 +23,7 @@ from poise.tasks.reason_analysis import analyse, shown
 from poise.tasks.reason_report import build_page
 from poise.tasks.run_folder import RunFolder
 from poise.tasks.solving import build_adjoint, build_solver, equilibria
+from poise.tasks.tolerance import intolerance
 from poise.tasks.weights import load_weights
 
 LabelledBatch = tuple[Tensor, Tensor, int]  # and the number of its test size
@@ -32,6 +36,7 @@ class ReasonTask(Task):
     config_type = ReasonConfig
 
     config: ReasonConfig
+    trained_solver: SolverConfig | None = None  # that of the run, where it was opened
     model: Reasoner | FeedForwardReasoner
 
     def __init__(self, config: ReasonConfig) -> None:
@@ -56,6 +61,7 @@ class ReasonTask(Task):
         """Load the weights."""
         task = cls(config)
         load_weights(task.model, folder)
+        task.trained_solver = from_dict(SolverConfig, folder.read_config()[1].get("eval_solver", {}))
         return task
 
     @cached_property
@@ -127,6 +133,17 @@ class ReasonTask(Task):
     def trunk(self, batch: Batch) -> Tensor | None:
         """Return the equilibrium of a batch."""
         return self.model.solve(batch[0]).state if isinstance(self.model, Reasoner) else None
+
+    def assess(self) -> dict[str, float]:
+        """Warn where the solver in use is one that the network does not bear."""
+        self.warn_of_solver()
+        return {}
+
+    def warn_of_solver(self) -> None:
+        """Warn if the solver in use is not the run's own, and the network solves less with it."""
+        sentence = None if self.trained_solver is None else intolerance(self, self.trained_solver)
+        if sentence:
+            warnings.warn(sentence, stacklevel=2)
 
     def analyse(self) -> dict[str, Any]:
         """Return what the summary and the report show of solving."""

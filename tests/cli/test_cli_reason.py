@@ -87,6 +87,13 @@ def test_a_change_that_the_network_does_not_bear_is_said(poise, run, puzzles):
     assert "warning: the network does not bear max_steps 2 in place of 30: of 6 hard test puzzles" in err
 
 
+def test_evaluate_says_it_too(poise, run):
+    code, out, err = poise("evaluate", run, "--solver.max_steps", 2)
+    assert code == 0 and "solved, of all test puzzles" in out and "does not bear max_steps 2 in place of 30" in err
+    code, _, err = poise("evaluate", run)
+    assert code == 0 and err == ""
+
+
 def test_only_runs_of_reason_solve_puzzles(poise, tmp_path, puzzles):
     text = tmp_path / "text.txt"
     text.write_text("a text of some length. " * 40)

@@ -13,11 +13,12 @@ from poise.configs.base import RegularizationConfig, SolverConfig, TrainerConfig
 from poise.configs.errors import ConfigError
 from poise.configs.reason import PuzzleDataConfig, ReasonConfig, ReasonerConfig, StartsConfig
 from poise.data.puzzles import in_split, prefix, sudoku
-from poise.tasks.puzzle_solving import intolerance, solve_puzzles
+from poise.tasks.puzzle_solving import solve_puzzles
 from poise.tasks.reason import ReasonTask
 from poise.tasks.reason_analysis import shown
 from poise.tasks.regularization import observed, penalty
 from poise.tasks.run_folder import RunFolder
+from poise.tasks.tolerance import intolerance
 from poise.tasks.training import train
 
 PUZZLES = pytest.mark.parametrize("puzzle", ["sudoku", "prefix", "maze"])
