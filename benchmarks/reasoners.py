@@ -161,7 +161,7 @@ def main() -> None:
     parser = command.parser(__doc__, "reasoners", rounds=1)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--instances", type=int, default=500, help="fresh puzzles of each size (default 500)")
-    parser.add_argument("--compared", type=int, default=200, help="of them solved from several starts (default 200)")
+    parser.add_argument("--compared", type=int, default=100, help="of them solved from several starts (default 100)")
     options = parser.parse_args()
     run = partial(measure, options.runs, options.instances, options.compared)
     command.run(options, run, table, report, peer=False)
