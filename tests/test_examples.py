@@ -15,3 +15,10 @@ def test_vicreg_with_an_encoder_of_ones_own(capsys):
     example = runpy.run_path(str(ROOT / "examples" / "vicreg_own_encoder.py"))
     assert example["main"](str(DATA / "mnist"), steps=20, probed=1000) > 0.6
     assert "linear probe on 1,000 labels" in capsys.readouterr().out
+
+
+def test_prefix_sums_in_one_loop(capsys):
+    example = runpy.run_path(str(ROOT / "examples" / "prefix_sums.py"))
+    found = example["main"](steps=3, instances=2)
+    assert list(found) == [32, 64, 128, 256, 512] and all(0 <= share <= 1 for share in found.values())
+    assert "step 0: " in capsys.readouterr().out
