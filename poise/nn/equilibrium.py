@@ -103,14 +103,14 @@ class Equilibrium(nn.Module):
         with held(weights):
             context = x if inject is None else inject(x)
             proposed = None
-            if starts != 1 or isinstance(z0, list):
-                context, z0 = self._from_starts(context, z0, starts, choose, generator)
-                valid = repeated(valid, starts)
-            elif z0 is None and self.initializer is not None:
+            if z0 is None and self.initializer is not None:
                 proposed = self.initializer(tree_map(Tensor.detach, context))
                 z0 = tree_map(Tensor.detach, proposed)
             elif z0 is None:
                 z0 = self._initial_state(context)
+            if starts != 1 or isinstance(z0, list):
+                context, z0 = self._from_starts(context, z0, starts, choose, generator)
+                valid = repeated(valid, starts)
         solution = fixed_point(
             pinned(self.cell, weights),
             z0,
@@ -144,7 +144,10 @@ class Equilibrium(nn.Module):
     ) -> tuple[Any, Any]:
         """Return the context and the starts, a row for every start of every sample."""
         check_kind("solve", "starts", starts, "int")
-        given = z0 if isinstance(z0, list) else [self._initial_state(context) if z0 is None else z0]
+        given = [
+            tree_map(Tensor.detach, one.state) if isinstance(one, Solution) else one
+            for one in (z0 if isinstance(z0, list) else [z0])
+        ]
         check_choice(starts, choose, len(given))
         draw: Callable[..., Any] | None = getattr(self.cell, "random_state", None)
 

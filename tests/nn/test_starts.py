@@ -150,3 +150,18 @@ def test_states_of_several_parts_and_a_mask():
 def test_what_has_no_meaning_is_refused(options, kind, message):
     with pytest.raises(kind, match=message):
         layer().solve(inputs(), **options)
+
+
+def test_an_initializer_proposes_the_first_start_and_an_earlier_solution_may_be_one():
+    class Doubled(nn.Module):
+        def forward(self, x):
+            return 2 * x
+
+    x = inputs()
+    wells = Equilibrium(Wells(), Picard(rtol=None, max_steps=1), initializer=Doubled())
+    image = lambda z: z + 0.5 * (torch.sign(z) * x - z)  # noqa: E731
+    proposed = wells.solve(x, starts=2, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(proposed.starts.states[:, 0], image(2 * x))
+    earlier = wells.solve(x, -3 * x)
+    found = wells.solve(x, earlier, starts=2, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(found.starts.states[:, 0], -2 * x + 0.5 * (2 * x - x))
