@@ -102,11 +102,14 @@ def opened_anew(task: ReasonTask) -> ReasonTask:
 
 def _name(task: ReasonTask) -> str:
     if not isinstance(task.model, Reasoner):
-        return f"feed-forward, {len(task.model.layers)} layers"
-    adjoint = task.config.adjoint
+        return f"feed-forward, {len(task.model.layers)} layers of width {task.model.width}"
+    config, adjoint = task.config, task.config.adjoint
     if adjoint.name == "unrolled":
-        return f"weight-tied, unrolled {task.config.solver.max_steps}"
-    return f"equilibrium, {adjoint.name}" + (f" {adjoint.steps}" if adjoint.name == "phantom" else "")
+        where = "random starts" if config.starts.random else "zeros"
+        return f"weight-tied, unrolled {config.solver.max_steps} from {where}"
+    first = f", the first {config.pretraining.steps:,} steps unrolled" if config.pretraining.steps else ""
+    name = "one step" if adjoint.name == "jacobian_free" else adjoint.name
+    return f"equilibrium, {name}" + (f" {adjoint.steps}" if adjoint.name == "phantom" else "") + first
 
 
 def _worst(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

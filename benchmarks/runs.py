@@ -10,6 +10,7 @@ from typing import Any
 from poise.cli.main import main as poise
 from poise.cli.table import TASKS, load
 from poise.configs.fields import from_dict
+from poise.tasks.evaluation import measure
 from poise.tasks.run_folder import RunFolder
 
 
@@ -21,6 +22,19 @@ def opened(run: Path, task: str = "language", **data: Any) -> Any:
         raise SystemExit(f"{run} is a run of {name}; pass one of {task}.")
     config = from_dict(load(TASKS[task].config), values)
     return load(TASKS[task].task).open(replace(config, data=replace(config.data, **data)), folder)
+
+
+def evaluated(folder: RunFolder, split: str, memory: int) -> dict[str, Any]:
+    """Return a language run's measures of a split at a memory, from a file of its folder where they are there."""
+    file = folder.path / f"{split}-memory-{memory}.json"
+    if not file.is_file():
+        task = opened(folder.path, memory=memory)
+        found = measure(task, split, task.config.trainer, folder)
+        solves = task.cost.evaluation
+        folder.write_json(
+            file, {**found, "mean_evaluations": solves.mean_evaluations, "statuses": dict(solves.statuses)}
+        )
+    return folder.read_json(file)
 
 
 def trained(task: str, recipe: str, folder: RunFolder, *flags: str) -> RunFolder:

@@ -12,8 +12,7 @@ from typing import Any
 
 from benchmarks import command
 from benchmarks.results import markdown
-from benchmarks.runs import opened, trained
-from poise.tasks.evaluation import measure as evaluate
+from benchmarks.runs import evaluated, trained
 from poise.tasks.run_folder import RunFolder
 
 PAIRS = (
@@ -42,7 +41,7 @@ def measure(runs: Path) -> dict[str, Any]:
     """Train and test what is not done yet, and return the result."""
     entries = [_run(recipe, runs) for pair in PAIRS for recipe in pair]
     deq = RunFolder(runs / PAIRS[0][0])
-    memories = {str(memory): _tested(deq, memory)["test_perplexity"] for memory in MEMORIES}
+    memories = {str(memory): evaluated(deq, "test", memory)["test_perplexity"] for memory in MEMORIES}
     return {"rule": RULE, "runs": entries, "test_perplexity_by_memory": memories}
 
 
@@ -54,22 +53,9 @@ def _run(recipe: str, runs: Path) -> dict[str, Any]:
         "recipe": recipe,
         **{name: summary[name] for name in KEPT},
         "tokens": summary["steps"] * data["batch_size"] * data["sequence_length"],
-        **_tested(folder, data["memory"]),
+        **evaluated(folder, "test", data["memory"]),
         "train_evaluations": [summary["mean_forward_evaluations"], summary["mean_backward_evaluations"]],
     }
-
-
-def _tested(folder: RunFolder, memory: int) -> dict[str, Any]:
-    """Return the measures of the test split at a memory, from a file of the run's folder where they are there."""
-    file = folder.path / f"test-memory-{memory}.json"
-    if not file.is_file():
-        task = opened(folder.path, memory=memory)
-        found = evaluate(task, "test", task.config.trainer, folder)
-        solves = task.cost.evaluation
-        folder.write_json(
-            file, {**found, "mean_evaluations": solves.mean_evaluations, "statuses": dict(solves.statuses)}
-        )
-    return folder.read_json(file)
 
 
 def table(content: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -14,6 +15,7 @@ from poise.configs.base import SolverConfig
 from poise.configs.errors import ConfigError
 from poise.configs.fields import from_dict, leaves
 from poise.tasks.errors import RunError
+from poise.tasks.peers import ended
 from poise.tasks.run_folder import RunFolder
 
 # Settings that a command may take anew, by the name of its flag.
@@ -39,6 +41,14 @@ def open_settings(path: Path) -> tuple[RunFolder, str, TaskEntry, dict[str, Any]
     except RunError as error:
         raise UsageError(str(error)) from None
     return folder, task, task_entry(task), values
+
+
+def open_peers(task: str, runs: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return what the runs that a run of a task is compared with ended with."""
+    try:
+        return ended(task, runs)
+    except RunError as error:
+        raise UsageError(str(error)) from None
 
 
 def open_run(arguments: Namespace, overrides: dict[str, str]) -> tuple[RunFolder, Any]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from poise.cli.errors import UsageError
 from poise.configs.base import TrainerConfig
@@ -33,6 +33,7 @@ OPTIONS: Mapping[str, str | None] = {
     "recipe": "NAME",
     "config": "FILE",
     "out": "DIR",
+    "beside": "RUN[,RUN]",
     "resume": None,
     "overwrite": None,
     "print_config": None,
@@ -54,6 +55,10 @@ class Arguments:
     def path(self, name: str) -> Path | None:
         """Return an option as a path."""
         return Path(self.options[name]).expanduser() if name in self.options else None
+
+    def paths(self, name: str) -> list[Path]:
+        """Return an option as paths, written with commas between."""
+        return [Path(part).expanduser() for part in self.options.get(name, "").split(",") if part]
 
 
 def shorthands(config_type: type) -> dict[str, str]:
@@ -129,7 +134,10 @@ def _implied_recipe(config_type: type, arguments: Arguments) -> str | None:
 def one_by_one(config_type: type, arguments: Arguments) -> list[Arguments]:
     """Return the arguments of each run: `all` stands for every value of a setting whose values have recipes."""
     setting, recipes = _recipes_by(config_type)
-    if arguments.settings.get(setting) != "all":
+    value = arguments.settings.get(setting)
+    if value is not None:
+        convert(value, Literal[(*recipes, "all")], f"--{setting}")
+    if value != "all":
         return [arguments]
     if arguments.given("recipe") or arguments.given("config"):
         raise UsageError(f"all of {setting} are runs with a recipe each; leave --recipe and --config out, or name one.")

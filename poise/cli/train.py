@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from poise.cli.errors import DONE, UsageError
 from poise.cli.folder import choose_folder, refuse_changes, saved_settings
+from poise.cli.opening import open_peers
 from poise.cli.settings import Arguments, one_by_one, resolve, settings_help, split_arguments
 from poise.cli.table import TASKS, load, require_packages, task_entry
 from poise.configs.fields import from_dict, to_dict
@@ -30,6 +31,7 @@ def help_text() -> str:
             "  --out DIR         default: runs/TASK-RECIPE-N; a folder that holds a run is refused",
             "  --resume          go on from the folder's last checkpoint, as if never stopped",
             "  --overwrite       remove the run that is there first",
+            "  --beside RUN,RUN  compare it with finished runs, such as those of peers, in summary and report",
             "",
             "`poise train TASK --help` lists every setting of a task.",
         ]
@@ -78,10 +80,11 @@ def _train(task: str, config_type: type, reference: str, arguments: Arguments) -
         out = choose_folder(task, resolve(config_type, task, arguments), None, resume=True, overwrite=False).path
     saved = saved_settings(RunFolder(out), task) if resume and out is not None else None
     config = resolve(config_type, task, arguments, saved)
+    peers = open_peers(task, arguments.paths("beside"))
     folder = choose_folder(task, config, out, resume=resume, overwrite=overwrite)
     if saved is not None:
         refuse_changes(folder, from_dict(config_type, saved), config)
 
     from poise.tasks.training import train
 
-    train(load(reference), config, folder, resume=resume, overwrite=overwrite)
+    train(load(reference), config, folder, resume=resume, overwrite=overwrite, peers=peers)

@@ -141,7 +141,7 @@ class ReasonConfig:
     pretraining: PretrainingConfig = PretrainingConfig()
     """shallow training at first"""
     optimizer: OptimizerConfig = OptimizerConfig(
-        name="adamw", lr=3e-3, weight_decay=0.0, betas=(0.9, 0.98), warmup_steps=50, final_lr_ratio=0.0
+        name="adamw", lr=8e-3, weight_decay=0.0, betas=(0.9, 0.98), warmup_steps=50, final_lr_ratio=0.0
     )
     """optimizer"""
     trainer: TrainerConfig = TrainerConfig(max_steps=1500, val_check_interval=1500, checkpoint_every_n_steps=200)

@@ -11,6 +11,7 @@ from poise.fixed_point.adjoints import Adjoint, Phantom
 from poise.fixed_point.solution import Solution
 from poise.fixed_point.solvers import Picard, Solver
 from poise.models.puzzles import Puzzle, PuzzleNetwork, ReasoningCell
+from poise.nn.cells.reasoning import unit_rms
 from poise.nn.equilibrium import Equilibrium
 
 # Information moves a position or two an evaluation, so no solver can skip ahead: damped plain iteration it is.
@@ -73,7 +74,10 @@ class Reasoner(PuzzleNetwork):
 
 
 class FeedForwardReasoner(PuzzleNetwork):
-    """The conventional peer: `layers` of the same maps one after another, with weights of their own, from zeros."""
+    """The conventional peer: a pre-norm residual network, `layers` of the same maps with weights of their own.
+
+    Layer by layer, from zeros, z -> z + W2 relu(W1 RMS(z) + U x), and the answer is read off RMS(z).
+    """
 
     def __init__(
         self, puzzle: Puzzle, width: int | None = None, hidden: int | None = None, *, layers: int = 16
@@ -89,6 +93,9 @@ class FeedForwardReasoner(PuzzleNetwork):
         state: Tensor | None = None
         for layer in self.layers:
             context = layer.inject(x)  # type: ignore[operator]
-            state = layer(layer.initial_state(context) if state is None else state, context)  # type: ignore[operator]
+            if state is None:
+                state = layer.initial_state(context)  # type: ignore[operator]
+            normal = unit_rms(state, layer.feature_dim)  # type: ignore[arg-type]
+            state = state + layer.update(normal, context)  # type: ignore[operator]
         assert state is not None
-        return self.head(state)
+        return self.head(unit_rms(state, self.layers[0].feature_dim))  # type: ignore[arg-type]

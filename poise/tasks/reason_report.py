@@ -21,6 +21,7 @@ def build_page(folder: RunFolder) -> Page:
     sections = [
         Section("One puzzle", _frames(run.analysis, puzzle)),
         Section("Solving", _solving(run.analysis, puzzle)),
+        Section("Peers", _peers(run)),
         Section("Right and wrong", _signs(run.analysis)),
         Section("Learning", _learning(run.rows)),
         Section("Equilibrium", [*training_solves(run.rows), *statuses(run.summary)]),
@@ -167,6 +168,30 @@ def _solving(analysis: Mapping[str, Any], puzzle: str) -> list[Block]:
         ("number", *["percent"] * len(budgets), "number", "percent", "percent"),  # type: ignore[arg-type]
     )
     return [accuracy, scatter, table]
+
+
+def _peers(run: Recorded) -> list[Block]:
+    """Return how networks kept beside this one solve the same sizes; those without starts have none to agree."""
+    runs = {"this run": run.analysis, **{peer["name"]: peer["analysis"] for peer in run.peers}}
+    if len(runs) < 2:
+        return []
+    sizes = {name: {size["name"]: size for size in analysis.get("sizes", [])} for name, analysis in runs.items()}
+    shared = [size for size in sizes["this run"] if all(size in found for found in sizes.values())]
+    solved = {name: [found[size]["solved"] for size in shared] for name, found in sizes.items()}
+    measures = ("solved", "solved_from_random", "converged", "agreement")
+    rows = [
+        (size, name, *(found[size].get(measure) for measure in measures))
+        for size in shared
+        for name, found in sizes.items()
+    ]
+    table = Table(
+        ("size", "network", "solved", "from random starts", "converged", "starts agree"),
+        rows,
+        "Beside the runs that were named. From random starts: solves from N(0, 1) that end at the right answer.",
+        ("number", "number", "percent", "percent", "percent", "percent"),
+    )
+    chart = bar_chart(shared, solved, title="Solved, beside peers", label="part of fresh puzzles", unit="percent")
+    return [chart, table]
 
 
 def _signs(analysis: Mapping[str, Any]) -> list[Block]:

@@ -23,6 +23,7 @@ from poise.report import (
     histogram,
     line_chart,
 )
+from poise.tasks.peers import compared
 from poise.tasks.run_folder import RunFolder
 
 
@@ -36,12 +37,16 @@ class Recorded:
     summary: Mapping[str, Any]
     analysis: Mapping[str, Any]
     evaluation: Mapping[str, Any]
+    peers: Sequence[Mapping[str, Any]]
 
     @classmethod
     def read(cls, folder: RunFolder) -> Self:
         """Return it from the files."""
-        found = (folder.read_json(path) for path in (folder.summary, folder.analysis, folder.evaluation))
-        return cls(*folder.read_config(), folder.read_metrics(), *found)
+        summary, analysis, evaluation, peers = (
+            folder.read_json(path) for path in (folder.summary, folder.analysis, folder.evaluation, folder.peers)
+        )
+        task, settings = folder.read_config()
+        return cls(task, settings, folder.read_metrics(), summary, analysis, evaluation, peers.get("peers", []))
 
 
 def column(rows: Sequence[Mapping[str, float]], name: str) -> tuple[list[float], list[float]]:
@@ -64,6 +69,7 @@ def page(
     """
     recipe = run.settings.get("recipe")
     ends = [
+        Section("Beside other runs", _beside(run)),
         Section("Evaluation", evaluation_blocks(run.evaluation, sample)),
         Section("Settings", [Settings(run.settings)]),
     ]
@@ -75,6 +81,12 @@ def page(
         sections=[section for section in (*sections, *ends) if section.blocks],
         footer=", ".join(f"{name} {version}" for name, version in run.summary.get("versions", {}).items()),
     )
+
+
+def _beside(run: Recorded) -> list[Block]:
+    if not (run.peers and run.summary):
+        return []
+    return [Table(*compared(run.summary, run.peers), "Quality and costs of this run and of those it is compared with.")]
 
 
 def cost_tiles(summary: Mapping[str, Any]) -> list[Tile]:

@@ -21,7 +21,7 @@ class RunFolder:
 
     `config`: complete settings, replayable by `poise train TASK --config`. `metrics`: a row every few steps.
     `checkpoints`: the last two, to resume from. `summary`, `evaluation`, `analysis`: results, of which `report` is
-    made. `weights`, `tokenizer`, `samples`: what inference needs beside the settings.
+    made, beside what `peers` ended with. `weights`, `tokenizer`, `samples`: what inference needs beside the settings.
     """
 
     path: Path
@@ -55,6 +55,11 @@ class RunFolder:
     def analysis(self) -> Path:
         """What the report shows beside measures and summary."""
         return self.path / "analysis.json"
+
+    @property
+    def peers(self) -> Path:
+        """What runs that it is compared with ended with."""
+        return self.path / "peers.json"
 
     @property
     def report(self) -> Path:
@@ -91,6 +96,7 @@ class RunFolder:
             self.summary,
             self.evaluation,
             self.analysis,
+            self.peers,
             self.report,
             self.weights,
             self.samples,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -24,6 +24,7 @@ from poise.tasks.checkpoints import Checkpoints, newest_readable, step_of
 from poise.tasks.engine import build_trainer, quiet_engine, refused_settings
 from poise.tasks.evaluation import measure
 from poise.tasks.metrics_file import MetricsFile
+from poise.tasks.peers import keep, table
 from poise.tasks.process import rank, say
 from poise.tasks.progress import MeasureLog, ProgressDisplay
 from poise.tasks.regularization import check_jitter
@@ -33,12 +34,19 @@ from poise.tasks.weights import save_weights
 
 
 def train(
-    task_type: type[Task], config: Any, folder: RunFolder, *, resume: bool = False, overwrite: bool = False
+    task_type: type[Task],
+    config: Any,
+    folder: RunFolder,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    peers: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Train a task, write its run folder and return the summary (of the first process; elsewhere it is empty).
 
     `resume`: go on from the last checkpoint, to the same weights bit for bit as without the stop; where there is none,
-    from the start. `overwrite`: remove the run that lies there, once the data has been read.
+    from the start. `overwrite`: remove the run that lies there, once the data has been read. `peers`: what finished
+    runs of the task ended with, to compare with in the summary and the report.
     """
     if config.trainer.fast_dev_run:
         config = replace(
@@ -54,6 +62,8 @@ def train(
         trainer, saving = _engine(task, folder)
         if rank() == 0:  # nothing is touched before data and devices are known to be there
             _prepare_folder(task, folder, overwrite)
+            if peers:
+                keep(folder, peers)
             _announce(folder, checkpoint, resume)
         _fit(task, trainer, saving, checkpoint)
         steps = trainer.global_step
@@ -154,5 +164,6 @@ def _finish(task: Task, trainer: L.Trainer, folder: RunFolder, steps: int) -> di
     write(task.build_page(folder), folder.report)
     if sample := task.show(analysis):
         say(f"\n{sample}")
-    say(f"\n{summary_table(summary, task.quality_names)}\n\nreport: {folder.report}")
+    said = [summary_table(summary, task.quality_names), table(folder), f"report: {folder.report}"]
+    say("\n" + "\n\n".join(part for part in said if part))
     return summary

@@ -134,3 +134,40 @@ def test_bits_may_come_from_standard_input(poise, tmp_path, monkeypatch):
         answer = np.array([int(bit) for bit in line.split()[0]], np.uint8)
         assert (line.split()[-1] == "valid") == bool(prefix.is_solution(given[None], answer[None])[0])
     assert code == (0 if all(line.endswith(" valid") for line in out.splitlines()) else 1)
+
+
+def test_a_run_stands_beside_those_of_peers(poise, run, tmp_path):
+    peer, later = tmp_path / "peer", tmp_path / "later"
+    small = [*SMALL, *flags("--data.pool 8 --eval_solver.max_steps 5 --accelerator cpu --devices 1")]
+    code, out, _ = poise("train", "reason", *small, "--model", "explicit", "--model.layers", 2, "--out", peer)
+    assert code == 0 and "this run" not in out
+    code, out, _ = poise("train", "reason", *small, "--beside", f"{run},{peer}", "--out", later)
+    assert code == 0
+    (header,) = [line.split() for line in out.splitlines() if "this run" in line]
+    assert header == ["this", "run", "run", "peer"]
+    (parameters,) = [line.split() for line in out.splitlines() if line.lstrip().startswith("parameters")][-1:]
+    counted = [json.loads((folder / "summary.json").read_text())["parameters"] for folder in (later, run, peer)]
+    assert parameters[1:] == [f"{number:,}" for number in counted] and counted[2] != counted[0]
+    page = (later / "report.html").read_text()
+    assert "Beside other runs" in page and "Solved, beside peers" in page
+
+    code, out, _ = poise("report", later, "--beside", peer)
+    assert code == 0 and "peer" in out and (later / "report.html").read_text() != page
+
+
+def test_what_cannot_stand_beside_a_run_is_refused(poise, run, tmp_path):
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
+    code, out, err = poise("report", run, "--beside", begun)
+    assert code == 2 and out == "" and f"the run in {begun} is not finished" in err
+    (begun / "config.yaml").write_text("task: language\n")
+    code, out, err = poise("report", run, "--beside", begun)
+    assert code == 2 and out == "" and "is a run of language" in err
+    code, out, err = poise("train", "reason", "--beside", tmp_path / "nowhere", "--out", tmp_path / "new")
+    assert code == 2 and "there is no run in" in err and not (tmp_path / "new").exists()
+
+
+def test_an_unknown_puzzle_is_answered_with_those_there_are(poise):
+    code, out, err = poise("train", "reason", "--puzzle", "prefixes")
+    assert code == 2 and out == "" and "one of sudoku, prefix, maze, all, got 'prefixes'; did you mean prefix?" in err

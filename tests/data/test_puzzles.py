@@ -64,6 +64,15 @@ def test_hard_puzzles_have_one_solution_that_singles_do_not_find():
     assert in_split(drawn.answer, "test").all() and len(sudoku.generate_hard(0, rng())) == 0
 
 
+def test_guesses_are_none_where_singles_suffice_and_at_least_one_elsewhere(minimal):
+    hard = sudoku.generate_hard(6, np.random.default_rng(3))
+    assert [sudoku.guesses(puzzle) for puzzle in minimal.given] == [0] * len(minimal)
+    assert all(sudoku.guesses(puzzle) > 0 for puzzle in hard.given)
+    for grid in hard.answer:  # without 8 and 9 every loop of them may be swapped, so no guess is in vain
+        loops = np.where(grid < 8, grid, 0)
+        assert 2 ** sudoku.guesses(loops) == len(sudoku.solutions(loops, 1000))
+
+
 def test_more_clues_are_digits_of_the_solution(minimal):
     given = sudoku.with_clues(minimal.given, minimal.answer, 34, rng(1))
     assert ((given > 0).sum(axis=1) == 34).all()

@@ -116,6 +116,36 @@ def forced(puzzles: Grid) -> tuple[Grid, NDArray[np.int64]]:
     return grids, rounds
 
 
+def guesses(puzzle: Grid) -> int:
+    """Return how many digits a search tries in vain or not until it solves a puzzle (81,) with one solution.
+
+    Between guesses it fills what singles force, and it guesses the cell of fewest candidates, small digits first: 0 is
+    a puzzle that singles solve.
+    """
+    tried = 0
+
+    def search(grid: Grid) -> bool:
+        nonlocal tried
+        filled = forced(grid[None])[0]
+        if (filled > 0).all():
+            return bool(is_solution(puzzle[None], filled)[0])
+        free = (one_hot(filled)[0] @ PEERS.astype(np.float32) == 0) & (filled == 0)  # (9, 81)
+        count = np.where(filled[0] == 0, free.sum(axis=0), DIGITS + 1)
+        cell = int(count.argmin())
+        if count[cell] == 0 or conflicts(filled[0]):
+            return False
+        for digit in np.flatnonzero(free[:, cell]) + 1:
+            tried += 1
+            trial = filled[0].copy()
+            trial[cell] = digit
+            if search(trial):
+                return True
+        return False
+
+    search(puzzle)
+    return tried
+
+
 def random_grids(count: int, generator: np.random.Generator) -> Grid:
     """Return `count` full grids (n, 81), each by search from three boxes filled at random."""
     grids = np.zeros((count, CELLS), np.uint8)

@@ -31,6 +31,7 @@ class GridCell(nn.Module):
             raise ValueError(f"GridCell(dims={dims}) has no convolution; pass 1 or 2.")
         convolution: Callable[..., nn.Module] = nn.Conv1d if dims == 1 else nn.Conv2d
         self.position_dim = tuple(range(2, 2 + dims))
+        self.feature_dim = 1
         self.channels = channels
         self.injection = convolution(in_channels, channels, 3, padding=1)
         self.first = convolution(channels, channels, 3, padding=1, bias=False)
@@ -47,7 +48,12 @@ class GridCell(nn.Module):
 
     def forward(self, z: Tensor, context: Tensor) -> Tensor:
         """Evaluate the cell once; z and context are (batch, channels, *positions)."""
-        return unit_rms(self.second(F.relu(self.first(z) + context)), 1)
+        return unit_rms(self.update(z, context), 1)
+
+    def update(self, z: Tensor, context: Tensor) -> Tensor:
+        """Return W2 relu(W1 z + U x), not normalised."""
+        update: Tensor = self.second(F.relu(self.first(z) + context))
+        return update
 
 
 class SudokuCell(nn.Module):
@@ -61,6 +67,7 @@ class SudokuCell(nn.Module):
     """
 
     position_dim = (1, 2)
+    feature_dim = 3
 
     def __init__(self, in_features: int, width: int, hidden: int) -> None:
         super().__init__()
@@ -80,7 +87,12 @@ class SudokuCell(nn.Module):
 
     def forward(self, z: Tensor, context: Tensor) -> Tensor:
         """Evaluate the cell once; z (batch, 9, 81, width), context (batch, 9, 81, hidden)."""
-        return F.rms_norm(self.second(F.relu(self.first(z) + context)), (self.width,), eps=EPSILON)
+        return F.rms_norm(self.update(z, context), (self.width,), eps=EPSILON)
+
+    def update(self, z: Tensor, context: Tensor) -> Tensor:
+        """Return M2 relu(M1 z + U x), not normalised."""
+        update: Tensor = self.second(F.relu(self.first(z) + context))
+        return update
 
 
 class SudokuSums(nn.Module):
