@@ -23,6 +23,7 @@ from benchmarks.runs import opened
 from poise.data.puzzles import Instances, sudoku
 from poise.fixed_point import Status
 from poise.objectives import auroc
+from poise.tasks.reason_analysis import answers_within
 from poise.tasks.regularization import solving
 from poise.tasks.run_folder import RunFolder
 
@@ -89,13 +90,12 @@ def _solved(task: Any, drawn: Instances, guesses: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with solving(layer, replace(layer.solver_in_use, max_steps=max(BUDGETS))):
         began = time.process_time()
-        alone = [model.solve(few, record=list(BUDGETS)) for few in given.split(size)]
+        parts = [answers_within(model, few, BUDGETS) for few in given.split(size)]
         found["seconds_a_puzzle"] = (time.process_time() - began) / len(given)
-        at = [
-            torch.cat([model.read(solution.trajectory[place]) for solution in alone]) for place in range(len(BUDGETS))
-        ]
-        found["solved"] = {str(budget): _share(answers == answer) for budget, answers in zip(BUDGETS, at, strict=True)}
-        found["by_guesses"] = _by_guesses(at[-1] == answer, guesses)
+        alone = [solution for _, solution in parts]
+        at = {budget: torch.cat([answers[budget] for answers, _ in parts]) for budget in BUDGETS}
+        found["solved"] = {str(budget): _share(answers == answer) for budget, answers in at.items()}
+        found["by_guesses"] = _by_guesses(at[max(BUDGETS)] == answer, guesses)
         found["evaluations"] = float(torch.cat([one.steps for one in alone]).double().mean())
         found["converged"] = float(torch.cat([one.status == Status.CONVERGED for one in alone]).double().mean())
         began = time.process_time()

@@ -71,7 +71,9 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "causality": causality.table,
     "wikitext2": _with_machine(lambda content: f"{wikitext2.table(content)}\n\n{wikitext2.verdict(content)}"),
     "reasoners": _with_machine(lambda content: f"{reasoners.table(content)}\n\n{reasoners.verdict(content)}"),
-    "reasoner_gradients": _with_machine(reasoner_gradients.table),
+    "reasoner_gradients": _with_machine(
+        lambda content: f"{reasoner_gradients.table(content)}\n\n{reasoner_gradients.verdict(content)}"
+    ),
     "hard_puzzles": _with_machine(lambda content: f"{hard_puzzles.table(content)}\n\n{hard_puzzles.verdict(content)}"),
     "puzzle_costs": _with_machine(puzzle_costs.table),
     "language_costs": _with_machine(language_costs.table),

@@ -53,7 +53,10 @@ def compared(
         (name.removeprefix("val_").replace("_", " "), *(format_value(one.get(name), "number") for one in columns))
         for name in measures
     ]
-    rows += [(label, *(format_value(one.get(name), unit) for one in columns)) for name, (label, unit) in COSTS.items()]
+    rows += [  # a network without an equilibrium has 0 evaluations, which are none
+        (label, *(format_value(one.get(name) or None, unit) for one in columns))
+        for name, (label, unit) in COSTS.items()
+    ]
     return ("", "this run", *(str(peer["name"]) for peer in peers)), rows
 
 

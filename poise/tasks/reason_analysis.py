@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poise.fixed_point import Status
+from poise.fixed_point import Solution, Status, Step
 from poise.models import Reasoner
 from poise.objectives import auroc
 
@@ -111,8 +111,8 @@ def solve(task: ReasonTask, given: Tensor, answer: Tensor) -> Solved:
     given, answer = given.to(task.device), answer.to(task.device)
     parts = []
     for few, wanted in zip(given.split(size), answer.split(size), strict=True):
-        solution = model.solve(few, record=budgets)
-        at = {b: _right(model.read(s), wanted) for b, s in zip(budgets, solution.trajectory, strict=True)}
+        answers, solution = answers_within(model, few, budgets)
+        at = {budget: _right(found, wanted) for budget, found in answers.items()}
         parts.append((at, _right(model.read(solution.state), wanted), solution))
     first, few_at_once = slice(settings.puzzles), max(1, size // settings.compared)
     together, drawn = [], []
@@ -133,6 +133,31 @@ def solve(task: ReasonTask, given: Tensor, answer: Tensor) -> Solved:
         agreement=torch.cat(together),
         from_random=torch.cat(drawn),
     )
+
+
+def answers_within(model: Reasoner, given: Tensor, budgets: Sequence[int]) -> tuple[dict[int, Tensor], Solution]:
+    """Return the answers that solves with smaller budgets would give, and the solve with the solver in use.
+
+    A puzzle that is not finished is answered from its state of the smallest residual so far, as at the end of a solve.
+    """
+    answers = torch.zeros(0)
+    least = torch.full((len(given),), float("inf"), dtype=torch.float64, device=given.device)
+    found: dict[int, Tensor] = {}
+
+    def see(step: Step) -> None:
+        nonlocal answers
+        read = model.read(step.state)
+        if step.number == 1:
+            answers = read.clone()
+        improved = step.residual.double() < least[step.samples]
+        rows = step.samples[improved]
+        answers[rows], least[rows] = read[improved], step.residual[improved].double()
+        if step.number in budgets:
+            found[step.number] = answers.clone()
+
+    solution = model.solve(given, callback=see)
+    last = model.read(solution.state)
+    return {budget: found.get(budget, last) for budget in budgets}, solution
 
 
 def signs(seen: Sequence[Solved]) -> dict[str, Any]:

@@ -173,10 +173,10 @@ def _solving(analysis: Mapping[str, Any], puzzle: str) -> list[Block]:
 def _peers(run: Recorded) -> list[Block]:
     """Return how networks kept beside this one solve the same sizes; those without starts have none to agree."""
     runs = {"this run": run.analysis, **{peer["name"]: peer["analysis"] for peer in run.peers}}
-    if len(runs) < 2:
-        return []
     sizes = {name: {size["name"]: size for size in analysis.get("sizes", [])} for name, analysis in runs.items()}
     shared = [size for size in sizes["this run"] if all(size in found for found in sizes.values())]
+    if len(runs) < 2 or not shared:  # a peer on other puzzles has no size in common
+        return []
     solved = {name: [found[size]["solved"] for size in shared] for name, found in sizes.items()}
     measures = ("solved", "solved_from_random", "converged", "agreement")
     rows = [

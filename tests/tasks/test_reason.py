@@ -15,7 +15,7 @@ from poise.configs.reason import PuzzleDataConfig, ReasonConfig, ReasonerConfig,
 from poise.data.puzzles import in_split, prefix, sudoku
 from poise.tasks.puzzle_solving import solve_puzzles
 from poise.tasks.reason import ReasonTask
-from poise.tasks.reason_analysis import shown
+from poise.tasks.reason_analysis import answers_within, shown
 from poise.tasks.regularization import observed, penalty
 from poise.tasks.run_folder import RunFolder
 from poise.tasks.tolerance import intolerance
@@ -86,6 +86,21 @@ def test_short_strings_are_learnt_and_longer_ones_solved(learnt):
     assert analysis["scatter"][0]["difficulty"] == [6] * 12
     text = shown(analysis)
     assert "solved within" in text and "6 bits" in text and "right from wrong" in text
+
+
+@pytest.mark.parametrize("damping", [0.8, 1.0])  # without damping hardly a solve converges, and the best state counts
+def test_answers_within_a_budget_are_those_of_a_shorter_solve(learnt, damping):
+    folder, _ = learnt
+    _, settings = folder.read_config()
+    budgets = (1, 5, 20, 60)
+    task = opened(folder, settings, max_steps=60, damping=damping)
+    given, _ = task.test_sets[-1].batch
+    with torch.no_grad():
+        found, solution = answers_within(task.model, given, budgets)
+        for budget in budgets:
+            shorter = opened(folder, settings, max_steps=budget, damping=damping).model
+            assert torch.equal(found[budget], shorter.choose(shorter(given)))
+    assert (solution.steps > 20).any()
 
 
 def test_without_the_solver_the_answer_is_gone(learnt):
