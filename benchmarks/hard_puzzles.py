@@ -47,7 +47,7 @@ PUBLISHED: tuple[tuple[str, str, str, str], ...] = (
 """Published on Sudoku-Extreme, whose puzzles take more guesses: system, parameters, cost, percent solved."""
 
 
-def measure(runs: Sequence[Path], alone: Sequence[Path], instances: int) -> dict[str, Any]:
+def measure(runs: Sequence[Path], alone: Sequence[Path], instances: int, started: int) -> dict[str, Any]:
     """Measure runs on the same puzzles, those of `alone` from one start only."""
     drawn = sudoku.generate_hard(instances, np.random.default_rng(SEED), "test")
     guesses = np.array([sudoku.guesses(puzzle) for puzzle in drawn.given])
@@ -58,7 +58,8 @@ def measure(runs: Sequence[Path], alone: Sequence[Path], instances: int) -> dict
         "mean_guesses": float(guesses.mean()),
         "most_guesses": int(guesses.max()),
         "kinds": {name: int(_between(guesses, *bounds).sum()) for name, bounds in GUESSES.items()},
-        "runs": [_run(run, drawn, guesses, run in runs) for run in (*runs, *alone)],
+        "from_starts": started,
+        "runs": [_run(run, drawn, guesses, started if run in runs else 0) for run in (*runs, *alone)],
     }
 
 
@@ -66,14 +67,14 @@ def _between(guesses: Any, least: int, most: int) -> Any:
     return (guesses >= least) & (guesses <= most)
 
 
-def _run(run: Path, drawn: Instances, guesses: Any, starts: bool) -> dict[str, Any]:
+def _run(run: Path, drawn: Instances, guesses: Any, started: int) -> dict[str, Any]:
     """Return what one run does, from a file of its folder where it was measured before."""
     folder = RunFolder(run)
     found: dict[str, Any] = {}
-    for name, solve in {"alone": _alone, **({"starts": _together} if starts else {})}.items():
-        file = folder.path / f"hard-{len(drawn)}-{name}.json"
-        if not file.is_file():
-            folder.write_json(file, solve(opened(run, "reason").eval(), drawn, guesses))
+    for solve, few in ((_alone, len(drawn)), (_together, started)):
+        file = folder.path / f"hard{solve.__name__}-{few}.json"
+        if few and not file.is_file():
+            folder.write_json(file, solve(opened(run, "reason").eval(), drawn.select(slice(few)), guesses[:few]))
         found |= folder.read_json(file)
     summary = folder.read_json(folder.summary)
     config = opened(run, "reason").config
@@ -177,7 +178,14 @@ def table(content: dict[str, Any]) -> str:
         for name, size, cost, part in PUBLISHED
     ]
     budgets = [f"within {budget:,}" for budget in BUDGETS]
-    header = ["trained on", "parameters", "training", *budgets, f"{hardest} guesses", f"{STARTS} starts"]
+    header = [
+        "trained on",
+        "parameters",
+        "training",
+        *budgets,
+        f"{hardest} guesses",
+        f"{STARTS} starts (first {content['from_starts']})",
+    ]
     return markdown(header, rows, numbers=tuple(range(3, len(header))))
 
 
@@ -212,8 +220,9 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--one-start", type=Path, nargs="+", default=[], metavar="RUN", help="runs without many starts")
     parser.add_argument("--instances", type=int, default=500, help="fresh puzzles (default 500)")
+    parser.add_argument("--started", type=int, default=100, help="of them solved from many starts too (default 100)")
     options = parser.parse_args()
-    run = partial(measure, options.runs, options.one_start, options.instances)
+    run = partial(measure, options.runs, options.one_start, options.instances, options.started)
     command.run(options, run, table, report, peer=False)
 
 

@@ -52,7 +52,7 @@ def _measure_one(run: Path, instances: int, compared: int) -> tuple[str, dict[st
     task = opened(run, "reason")
     config, summary = task.config, folder.read_json(folder.summary)
     settings = asdict(replace(config, seed=0))
-    settings.pop("trainer")
+    settings["trainer"] = config.trainer.max_steps
     for name in ("test_sizes", "test_instances", "eval_batch_size"):
         settings["data"].pop(name)
     return repr(settings), {
