@@ -171,10 +171,11 @@ def table(content: dict[str, Any]) -> str:
                 *(f"{run['solved'][str(budget)]:.1%}" for budget in BUDGETS),
                 f"{run['by_guesses'][hardest]:.1%}",
                 f"{run['solved_from_starts']:.1%}" if "solved_from_starts" in run else "",
+                "",
             ]
         )
     rows += [
-        [f"{name}, Sudoku-Extreme", size, cost, *[""] * (len(BUDGETS) + 1), part]
+        [f"{name}, Sudoku-Extreme", size, cost, *[""] * (len(BUDGETS) + 2), part]
         for name, size, cost, part in PUBLISHED
     ]
     budgets = [f"within {budget:,}" for budget in BUDGETS]
@@ -185,6 +186,7 @@ def table(content: dict[str, Any]) -> str:
         *budgets,
         f"{hardest} guesses",
         f"{STARTS} starts (first {content['from_starts']})",
+        "published",
     ]
     return markdown(header, rows, numbers=tuple(range(3, len(header))))
 
