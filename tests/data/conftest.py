@@ -1,4 +1,4 @@
-"""What the tests of this room share: the check of a refusal, and a way to the public sets."""
+"""What the tests of this room share: the check of a refusal, a way to the public sets, and a tokenizer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from poise.data import DataError
+from poise.data import DataError, Tokenizer, build_tokenizer
+from tests.data import tokenizer_texts
 from tests.data.long_texts import TEXT
 
 Refusal = Callable[..., AbstractContextManager[None]]
@@ -72,3 +73,9 @@ def long_text(tmp_path: Path) -> Path:
     path = tmp_path / "long.txt"
     path.write_bytes(TEXT.encode())
     return path
+
+
+@pytest.fixture(scope="module")
+def bpe() -> Tokenizer:
+    """A byte-pair tokenizer with a few merges."""
+    return build_tokenizer("bpe", tokenizer_texts.TEXT, vocab_size=280)

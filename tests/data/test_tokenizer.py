@@ -1,16 +1,11 @@
-"""Tokenizers: there and back, what they refuse, and what a damaged file does."""
+"""Tokenizers of every kind, and of characters: there and back, what they refuse, and what a damaged file does."""
 
 from __future__ import annotations
 
 import copy
 import errno
-import json
 import os
 import pickle
-import sys
-from collections import Counter
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +15,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poise.data import CharTokenizer, DataError, Tokenizer, WordTokenizer, build_tokenizer, load_tokenizer, read_text
+from poise.data import CharTokenizer, DataError, Tokenizer, build_tokenizer, load_tokenizer
+from tests.data.conftest import Refusal
+from tests.data.tokenizer_texts import TEXT, unicode_text
 
-Refusal = Callable[..., AbstractContextManager[None]]
-TEXT = "The cat sat on the mat.\nThe dog, too, sat on the mat!\n\n  ünïcode ça va ?\n" * 5
 KINDS = ("char", "bpe", "word")
-unicode_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
-spaced_text = st.text(st.sampled_from("ab \n\té\u2028"), max_size=60)
-
-
-@pytest.fixture(scope="module")
-def bpe() -> Tokenizer:
-    return build_tokenizer("bpe", TEXT, vocab_size=280)
 
 
 # Every kind
@@ -156,138 +144,6 @@ def test_a_vocabulary_out_of_order_is_refused(refuses: Refusal) -> None:
             CharTokenizer(characters)
 
 
-# Words
-
-
-def reference_tokens(text: str) -> list[str]:
-    """The convention in its plainest form: the words of each line, and a mark wherever a line ends."""
-    tokens: list[str] = []
-    lines = text.split("\n")
-    for number, line in enumerate(lines):
-        tokens += line.split()
-        if number < len(lines) - 1:
-            tokens.append("<eos>")
-    return tokens
-
-
-@given(spaced_text.filter(lambda text: bool(text.split())))
-def test_words_follow_the_convention(text: str) -> None:
-    tokenizer = build_tokenizer("word", text)
-    assert isinstance(tokenizer, WordTokenizer)
-    ids = tokenizer.encode(text)
-    assert [tokenizer.words[i] for i in ids] == reference_tokens(text)
-    decoded = tokenizer.decode(ids)
-    assert [line.split() for line in decoded.split("\n")] == [line.split() for line in text.split("\n")]
-    assert decoded == "\n".join(" ".join(line.split()) for line in text.split("\n"))
-    assert np.array_equal(tokenizer.encode(decoded), ids)
-
-
-@given(st.lists(st.sampled_from(["a", "bb", "c", "d"]), min_size=1), st.integers(3, 7))
-def test_the_most_frequent_words_are_kept_and_the_rest_are_unknown(words: list[str], size: int) -> None:
-    tokenizer = build_tokenizer("word", " ".join(words), size)
-    assert isinstance(tokenizer, WordTokenizer)
-    counts = Counter(words)
-    ranked = sorted(counts, key=lambda word: (-counts[word], word))
-    assert tokenizer.words == ("<unk>", "<eos>", *ranked[: size - 2])
-    lost = sum(counts[word] for word in ranked[size - 2 :])
-    assert (tokenizer.encode(" ".join(words)) == 0).sum() == lost
-
-
-def test_unknown_words_and_marks_in_the_text() -> None:
-    tokenizer = build_tokenizer("word", "a <unk> b\na <eos>\n")
-    assert tokenizer.vocab_size == 4
-    assert tokenizer.encode("a zebra <unk>").tolist() == [2, 0, 0]
-    assert tokenizer.decode([2, 0, 1, 3]) == "a <unk>\nb"
-
-
-def test_a_prompt_does_not_end_its_line() -> None:
-    tokenizer = build_tokenizer("word", "the cat\n")
-    assert tokenizer.decode(tokenizer.encode("the cat ")) == "the cat"
-    assert tokenizer.decode(tokenizer.encode("the cat\n\n")) == "the cat\n\n"
-
-
-def test_words_of_a_text_longer_than_a_block() -> None:
-    text = "".join(f"word{i % 700} and {i}\n" for i in range(20_000))
-    tokenizer = build_tokenizer("word", text)
-    assert isinstance(tokenizer, WordTokenizer)
-    assert [tokenizer.words[i] for i in tokenizer.encode(text)] == reference_tokens(text)
-
-
-def test_a_text_without_words_is_refused(refuses: Refusal) -> None:
-    with refuses("3 characters", "no words"):
-        build_tokenizer("word", " \n\t")
-
-
-def test_vocabularies_without_marks_or_with_repeats_are_refused(refuses: Refusal) -> None:
-    with refuses("('a', 'b')", "('<unk>', '<eos>')"):
-        WordTokenizer(("a", "b", "c"))
-    with refuses("'a' 2 times"):
-        WordTokenizer(("<unk>", "<eos>", "a", "a"))
-
-
-def test_wikitext2_has_the_published_numbers(public_sets: Path) -> None:
-    splits = read_text("wikitext-2")
-    assert splits.test is not None
-    tokenizer = build_tokenizer("word", splits.train)
-    assert tokenizer.vocab_size == 33_278
-    counts = [len(tokenizer.encode(text)) for text in (splits.train, splits.valid, splits.test)]
-    assert counts == [2_088_628, 217_646, 245_569]
-
-
-# Byte-pair encoding
-
-
-@given(text=st.one_of(unicode_text, spaced_text))
-def test_bpe_round_trips_any_text(bpe: Tokenizer, text: str) -> None:
-    assert bpe.decode(bpe.encode(text)) == text
-
-
-@given(first=st.one_of(unicode_text, spaced_text), second=st.one_of(unicode_text, spaced_text))
-def test_bpe_encodes_line_by_line_as_at_once(bpe: Tokenizer, first: str, second: str) -> None:
-    pieces = [bpe.encode(first + "\n"), bpe.encode(second)]
-    assert np.array_equal(bpe.encode(first + "\n" + second), np.concatenate(pieces))
-
-
-def test_bpe_agrees_with_the_library_on_its_file(bpe: Tokenizer, tmp_path: Path) -> None:
-    library = pytest.importorskip("tokenizers")
-    bpe.save(tmp_path)
-    text = TEXT * 200  # longer than a block
-    assert len(text) > 50_000
-    assert bpe.encode(text).tolist() == library.Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode(text).ids
-
-
-def test_bpe_learns_merges_and_keeps_to_its_size(bpe: Tokenizer) -> None:
-    assert bpe.vocab_size == 280
-    assert len(bpe.encode(TEXT)) < 0.7 * len(TEXT.encode())
-    plain = build_tokenizer("bpe", TEXT, 256)
-    assert plain.vocab_size == 256 and len(plain.encode(TEXT)) == len(TEXT.encode())
-    assert 280 < build_tokenizer("bpe", TEXT).vocab_size < 4096  # a short text has no more merges
-
-
-def test_half_a_character_is_marked(bpe: Tokenizer) -> None:
-    plain = build_tokenizer("bpe", TEXT, 256)
-    assert plain.decode(plain.encode("aé")[:-1]) == "a\ufffd"
-
-
-def test_bpe_refuses_lone_surrogates(bpe: Tokenizer, refuses: Refusal) -> None:
-    with refuses(r"'\udcff'", "position 2"):
-        bpe.encode("ab\udcff")
-    with refuses(r"'\udcff'", "position 0"):
-        build_tokenizer("bpe", "\udcff")
-
-
-def test_bpe_without_its_library_says_what_to_install(
-    bpe: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refusal
-) -> None:
-    bpe.save(tmp_path)
-    monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with refuses("'tokenizers'", "pip install 'poise[train]'"):
-        build_tokenizer("bpe", TEXT)
-    with pytest.raises(DataError, match=r"^the tokenizer 'bpe' needs .*; run pip install 'poise\[train\]'\.$"):
-        load_tokenizer(tmp_path)  # and not that the file is damaged
-    assert build_tokenizer("char", TEXT).encode("The").shape == (3,)  # the others do without
-
-
 # Files
 
 
@@ -320,42 +176,6 @@ DAMAGED = {
 def test_a_damaged_file_is_refused(name: str, tmp_path: Path, refuses: Refusal) -> None:
     (tmp_path / "tokenizer.json").write_text(DAMAGED[name], encoding="latin-1")
     with refuses(repr(str(tmp_path / "tokenizer.json")), "no tokenizer of poise"):
-        load_tokenizer(tmp_path)
-
-
-def drop_byte(content: dict[str, Any]) -> None:
-    vocabulary = content["model"]["vocab"]
-    last = max(vocabulary, key=vocabulary.__getitem__)
-    vocabulary[last], content["model"]["merges"] = vocabulary.pop("Q"), []
-
-
-def leave_gap(content: dict[str, Any]) -> None:
-    vocabulary = content["model"]["vocab"]
-    vocabulary[max(vocabulary, key=vocabulary.__getitem__)] += 7
-
-
-BPE_DAMAGE = {
-    "a byte is missing": drop_byte,
-    "ids have a gap": leave_gap,
-    "merges of nothing": lambda content: content["model"].update(merges=[["no", "such"]]),
-    "dropout": lambda content: content["model"].update(dropout=0.5),
-    "truncation": lambda content: content.update(
-        truncation={"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
-    ),
-    "a normaliser": lambda content: content.update(normalizer={"type": "Lowercase"}),
-    "no lines": lambda content: content.update(pre_tokenizer=content["pre_tokenizer"]["pretokenizers"][1]),
-    "no decoder": lambda content: content.update(decoder=None),
-}
-
-
-@pytest.mark.parametrize("name", BPE_DAMAGE)
-def test_a_bpe_that_would_lose_text_is_refused(name: str, bpe: Tokenizer, tmp_path: Path, refuses: Refusal) -> None:
-    bpe.save(tmp_path)
-    path = tmp_path / "tokenizer.json"
-    content = json.loads(path.read_text())
-    BPE_DAMAGE[name](content)
-    path.write_text(json.dumps(content))
-    with refuses(repr(str(path)), "no tokenizer of poise"):
         load_tokenizer(tmp_path)
 
 
