@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 import poise
 from poise import GMRES, Anderson, BiCGSTAB, Broyden, Dense, Neumann, Picard, Status
-from poise.fixed_point.linear import Product, as_linear
+from poise.fixed_point.linear import as_linear
+from tests.contracts.systems import Rows, system
 
 LINEAR = {
     "gmres": GMRES(rtol=1e-11),
@@ -26,34 +27,6 @@ LINEAR = {
 
 
 ITERATIVE = [name for name in LINEAR if name not in ("neumann", "dense")]
-
-
-class Rows(Product):
-    """u -> J^T u by dense matrices, rows of which can be left out."""
-
-    selectable = True
-
-    def __init__(self, matrices, count=None):
-        super().__init__()
-        self.matrices, self.count = matrices, count or self.count
-
-    def __call__(self, u):
-        assert len(u) == len(self.matrices)
-        self.count.evaluations += 1
-        self.count.rows += len(u)
-        return (self.matrices @ u.unsqueeze(2)).squeeze(2)
-
-    def select(self, index):
-        return Rows(self.matrices[index], self.count)
-
-
-def system(batch, n, contraction, seed, dtype=torch.float64):
-    """A map of spectral radius below one with complex eigenvalues, and a right-hand side, for every sample."""
-    generator = torch.Generator().manual_seed(seed)
-    matrices = torch.randn(batch, n, n, generator=generator, dtype=torch.float64)
-    matrices = contraction * matrices / torch.linalg.matrix_norm(matrices, 2).reshape(-1, 1, 1)
-    b = torch.randn(batch, n, generator=generator, dtype=torch.float64)
-    return matrices.to(dtype), b.to(dtype), torch.linalg.solve(torch.eye(n).double() - matrices, b)
 
 
 @pytest.mark.parametrize("name", LINEAR)
@@ -101,25 +74,6 @@ def test_a_zero_right_hand_side_is_solved_by_zero(name):
     b[0] = 0
     found = as_linear(LINEAR[name]).solve(lambda u: (matrices @ u.unsqueeze(2)).squeeze(2), b)
     assert (found.fz[0] == 0).all() and found.residual[0] == 0
-
-
-def test_gmres_ends_within_n_products_and_one_pass_would_not_be_enough():
-    """Krylov bases stay orthogonal in float32: an ill-conditioned system still ends after n products."""
-    n = 24
-    generator = torch.Generator().manual_seed(0)
-    basis = torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64)).Q
-    spectrum = 1 - torch.logspace(-4, 0, n, dtype=torch.float64)
-    matrix = (basis @ torch.diag(spectrum) @ basis.T).float()
-    b = torch.randn(1, n, generator=generator)
-    found = GMRES(rtol=1e-6, max_steps=n + 1, restart=n + 1).solve(lambda u: u @ matrix.T, b)
-    residual = (b - found.fz + found.fz @ matrix.T).norm() / b.norm()
-    assert found.evaluations <= n + 1 and residual < 1e-3
-
-
-def test_gmres_below_the_floor_is_stalled():
-    matrices, b, _ = system(2, 30, 0.99, 0, torch.float32)
-    found = GMRES(rtol=1e-12, max_steps=200, restart=10).solve(lambda u: (matrices @ u.unsqueeze(2)).squeeze(2), b)
-    assert (found.status == Status.STALLED).all() and (found.residual < 1e-6).all()
 
 
 def mixed_system(dtype=torch.float64):
@@ -238,79 +192,6 @@ def test_a_singular_system_is_not_called_solved(name):
     assert found.status[0] in (Status.BUDGET, Status.DIVERGED) and found.status[1] == Status.CONVERGED
     assert found.fz.isfinite().all() and found.residual[0] == pytest.approx(1.0)
     assert torch.allclose(found.fz[1], 2 * b[1])
-
-
-def test_bicgstab_does_not_break_down_where_the_first_inner_product_vanishes():
-    """I - J^T a rotation by a right angle: r . A r = 0 for every r, where the plain method divides by zero."""
-    turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]]).double()
-    b = torch.tensor([[1.0, 2.0], [0.3, -4.0]]).double()
-    found = BiCGSTAB(rtol=1e-10).solve(lambda u: u - u @ turn.T, b)
-    assert (found.status == Status.CONVERGED).all() and torch.allclose(found.fz @ turn.T, b, atol=1e-9)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_bicgstab_begins_again_after_a_breakdown(dtype):
-    """Under a lower triangular I - J^T and b = e1 the shadow is orthogonal to the second residual exactly."""
-    triangle = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.5, 1.0, 1.5]], dtype=dtype)
-    matrices = torch.eye(3, dtype=dtype) - torch.stack([triangle, triangle.T])
-    b = torch.tensor([1.0, 0.0, 0.0], dtype=dtype).expand(2, 3)
-    found = BiCGSTAB(rtol=1e-5).solve(Rows(matrices), b)
-    assert (found.status == Status.CONVERGED).all() and found.steps.tolist() == [6, 1]  # one spent on the residual
-    expected = torch.linalg.solve(torch.stack([triangle, triangle.T]), b)
-    assert torch.allclose(found.fz, expected, rtol=0, atol=1e-4)
-
-
-def test_dense_refuses_what_does_not_fit():
-    with pytest.raises(ValueError, match=r"20 x 20 numbers of each of 3 samples.*max_features=10; use GMRES"):
-        Dense(max_features=10).solve(lambda u: 0 * u, torch.ones(3, 20))
-
-
-def test_dense_finds_out_a_product_that_couples_its_samples():
-    mixing = 0.3 * torch.ones(3, 3).double()
-    found = Dense().solve(lambda u: mixing @ u, torch.randn(3, 5).double())
-    assert (found.status == Status.DIVERGED).all()
-
-
-def test_gmres_starts_from_a_guess_only_where_it_is_better_than_zero():
-    matrices, b, expected = system(3, 40, 0.9, 6)
-    start = torch.stack([expected[0], 1e6 * expected[1], torch.full((40,), float("nan")).double()])
-    found = GMRES(rtol=1e-8).solve(Rows(matrices), b, start)
-    cold = GMRES(rtol=1e-8).solve(Rows(matrices), b)
-    assert found.steps.tolist() == [1, 1 + cold.steps[1], 1 + cold.steps[2]] and (cold.steps < 40).all()
-    assert torch.allclose(found.fz, expected, rtol=0, atol=1e-6) and (found.status == Status.CONVERGED).all()
-
-
-def test_a_preconditioner_that_is_the_inverse_solves_with_one_product():
-    matrices, b, expected = system(3, 12, 0.95, 8)
-    inverse = torch.linalg.inv(torch.eye(12).double() - matrices)
-    found = GMRES(rtol=1e-10).solve(Rows(matrices), b, preconditioner=Rows(inverse))
-    assert found.evaluations == 1 and torch.allclose(found.fz, expected, rtol=0, atol=1e-9)
-
-
-@pytest.mark.parametrize("restart", [40, 5])
-@given(n=st.integers(1, 12), seed=st.integers(0, 99), selectable=st.booleans(), warm=st.booleans())
-def test_any_preconditioner_leads_to_the_same_answer(restart, n, seed, selectable, warm):
-    matrices, b, expected = system(4, n, 0.9, seed)
-    other, start, _ = system(4, n, 0.6, seed + 1)
-    preconditioner = torch.eye(n).double() + other
-    product, by = Rows(matrices), Rows(preconditioner)
-    if not selectable:
-        by = lambda u: (preconditioner @ u.unsqueeze(2)).squeeze(2)  # noqa: E731
-    solver = GMRES(rtol=1e-11, restart=restart, max_steps=400)
-    found = solver.solve(product, b, start if warm else None, by)
-    assert (found.status == Status.CONVERGED).all()
-    assert torch.allclose(found.fz, expected, rtol=0, atol=1e-8 * expected.abs().max().item())
-
-
-@pytest.mark.parametrize("terms", [1, 3, 10])
-def test_neumann_is_the_partial_sum(terms):
-    matrices, b, _ = system(2, 5, 0.9, 4)
-    found = Neumann(terms=terms).solve(lambda u: (matrices @ u.unsqueeze(2)).squeeze(2), b)
-    expected, power = b.clone(), b.clone()
-    for _ in range(terms):
-        power = (matrices @ power.unsqueeze(2)).squeeze(2)
-        expected = expected + power
-    assert torch.allclose(found.fz, expected) and found.evaluations == terms
 
 
 @pytest.mark.parametrize("name", LINEAR)
