@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from poise.nn.noise import dropout_mask
+from poise.nn.stacked import StackedLinear
 
 Table = tuple[Tensor, Tensor]  # cosines and sines, (..., length, head_dim / 2)
 Norm = Literal["post", "pre"]
@@ -70,7 +71,7 @@ class TransformerBlock(nn.Module):
             raise ValueError(f"norm={norm!r} is unknown; pass 'post' or 'pre'.")
         self.n_heads = n_heads
         self.norm = norm
-        self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
+        self.qkv = StackedLinear(d_model, d_model, maps=3, bias=False)
         self.out = nn.Linear(d_model, d_model, bias=False)
         self.norm_attention = nn.LayerNorm(d_model)
         self.up = nn.Linear(d_model, d_ff)

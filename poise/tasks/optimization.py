@@ -14,6 +14,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from poise.configs.base import OptimizerConfig
+from poise.nn.stacked import StackedLinear
 from poise.tasks.lars import LARS
 
 # Jordan et al. (2024): a quintic that takes singular values to 0.7 .. 1.2 in five steps.
@@ -41,6 +42,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
         "momentum": config.momentum,
         "weight_decay": config.matrix_weight_decay,
         "orthogonal": True,
+        "maps": maps_of(model, matrices),
     }
     groups = [{"params": matrices, **muon}, {"params": rest, **adamw, "orthogonal": False}]
     return Muon([group for group in groups if group["params"]])
@@ -66,6 +68,17 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     matrices = [weight for weight in weights if _is_matrix(weight) and id(weight) not in tables]
     chosen = {id(weight) for weight in matrices}
     return matrices, [weight for weight in weights if id(weight) not in chosen]
+
+
+def maps_of(model: nn.Module, weights: Iterable[Tensor]) -> list[int]:
+    """Return how many matrices, below each other, each weight holds: those of queries, keys and values are three."""
+    stacked = {
+        id(weight): module.maps
+        for module in model.modules()
+        if isinstance(module, StackedLinear)
+        for weight in module.parameters()
+    }
+    return [stacked.get(id(weight), 1) for weight in weights]
 
 
 def _tables(name: str, module: nn.Module) -> Iterator[Tensor]:
@@ -100,7 +113,8 @@ class Muon(Optimizer):
     """Muon on the groups that are marked `orthogonal`, AdamW on the others, in one optimizer with plain state.
 
     A matrix moves by the orthogonalised Nesterov momentum of its gradient, times max(1, rows / columns) ** 0.5, with
-    decoupled weight decay. Keller Jordan et al. (2024), "Muon: an optimizer for hidden layers in neural networks".
+    decoupled weight decay. A group's `maps` says how many matrices each of its weights holds, below each other; each is
+    orthogonalised by itself. Keller Jordan et al. (2024), "Muon: an optimizer for hidden layers in neural networks".
     `torch.optim.Muon` orthogonalises in bfloat16, which is 17 times slower on a CPU; here it happens in float32.
     """
 
@@ -112,6 +126,7 @@ class Muon(Optimizer):
             "betas": (0.9, 0.95),
             "eps": 1e-8,
             "orthogonal": True,
+            "maps": None,  # one matrix a weight
         }
         super().__init__(groups, defaults)
 
@@ -123,33 +138,35 @@ class Muon(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            weights = [weight for weight in group["params"] if weight.grad is not None]
             if group["orthogonal"]:
-                self._orthogonal_step(group, weights)
+                self._orthogonal_step(group)
             else:
-                for weight in weights:
-                    self._adamw_step(group, weight)
+                for weight in group["params"]:
+                    if weight.grad is not None:
+                        self._adamw_step(group, weight)
         return loss
 
-    def _orthogonal_step(self, group: dict[str, Any], weights: list[Tensor]) -> None:
+    def _orthogonal_step(self, group: dict[str, Any]) -> None:
         decay, momentum = 1 - group["lr"] * group["weight_decay"], group["momentum"]
         batches: dict[tuple[Any, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        for weight in weights:
-            assert weight.grad is not None
+        for weight, maps in zip(group["params"], group.get("maps") or [1] * len(group["params"]), strict=True):
+            if weight.grad is None:
+                continue
             state = self.state[weight]
             if not state:
                 state["momentum"] = torch.zeros_like(weight)
             state["momentum"].lerp_(weight.grad, 1 - momentum)
-            update = torch.lerp(weight.grad, state["momentum"], momentum).flatten(1).float()
-            wide = update if update.shape[0] <= update.shape[1] else update.mT
-            batches[(*wide.shape, wide.device)].append((weight, update))
+            moved = torch.lerp(weight.grad, state["momentum"], momentum)
+            for matrix, update in zip(weight.chunk(maps), moved.flatten(1).float().chunk(maps), strict=True):
+                wide = update if update.shape[0] <= update.shape[1] else update.mT
+                batches[(*wide.shape, wide.device)].append((matrix, update))
         # Matrices of one shape, tall ones turned, are orthogonalised in one batch of products.
         for (rows, *_), pairs in batches.items():
             wide = torch.stack([update if update.shape[0] == rows else update.mT for _, update in pairs])
-            for (weight, update), direction in zip(pairs, orthogonalise(wide), strict=True):
+            for (matrix, update), direction in zip(pairs, orthogonalise(wide), strict=True):
                 turned = direction if update.shape[0] == rows else direction.mT
                 scale = max(1.0, update.shape[0] / update.shape[1]) ** 0.5
-                weight.mul_(decay).sub_(turned.reshape(weight.shape).to(weight.dtype), alpha=group["lr"] * scale)
+                matrix.mul_(decay).sub_(turned.reshape(matrix.shape).to(matrix.dtype), alpha=group["lr"] * scale)
 
     def _adamw_step(self, group: dict[str, Any], weight: Tensor) -> None:
         """Kingma and Ba (2015) with the decoupled decay of Loshchilov and Hutter (2019)."""

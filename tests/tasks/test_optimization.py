@@ -84,6 +84,47 @@ def test_matrices_of_one_shape_move_together_as_alone():
         assert torch.allclose(one, other, atol=1e-6)
 
 
+def test_matrices_below_each_other_move_as_alone():
+    stacked, alone = nn.Parameter(torch.randn(12, 6)), nn.Parameter(torch.randn(5, 4))
+    parts = [nn.Parameter(part.clone()) for part in stacked.detach().chunk(3)]
+    same = nn.Parameter(alone.detach().clone())
+    settings = {"lr": 0.1, "weight_decay": 0.3}
+    one = Muon([{"params": [stacked, alone], "maps": [3, 1], **settings}])
+    other = Muon([{"params": [*parts, same], **settings}])
+    for _ in range(3):
+        stacked.grad, alone.grad = torch.randn(12, 6), torch.randn(5, 4)
+        for part, gradient in zip(parts, stacked.grad.chunk(3), strict=True):
+            part.grad = gradient.clone()
+        same.grad = alone.grad.clone()
+        one.step()
+        other.step()
+    assert torch.allclose(stacked, torch.cat(parts), atol=1e-6) and torch.allclose(alone, same, atol=1e-6)
+
+
+@pytest.mark.parametrize("weight_norm", [False, True])
+@pytest.mark.parametrize("build", [DEQTransformer, TransformerLM])
+def test_queries_keys_and_values_are_three_matrices(build, weight_norm):
+    model = build(11, 8, 2, 2, weight_norm=weight_norm)
+    (group, _) = build_optimizer(model, OptimizerConfig()).param_groups
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    stacked = {names[id(w)] for w, maps in zip(group["params"], group["maps"], strict=True) if maps == 3}
+    assert set(group["maps"]) == {1, 3}
+    assert stacked == {name for name, weight in model.named_parameters() if "qkv" in name and weight.shape == (24, 8)}
+
+
+def test_a_run_saved_before_there_were_maps_goes_on_with_one_matrix_a_weight():
+    weight = nn.Parameter(torch.randn(6, 2))
+    optimizer = Muon([{"params": [weight], "maps": [3]}])
+    saved = optimizer.state_dict()
+    del saved["param_groups"][0]["maps"]
+    optimizer.load_state_dict(saved)
+    same = nn.Parameter(weight.detach().clone())
+    weight.grad = same.grad = torch.randn(6, 2)
+    optimizer.step()
+    Muon([{"params": [same]}]).step()
+    assert torch.equal(weight, same)
+
+
 def test_the_other_weights_move_as_by_torchs_adamw():
     first, second = (nn.Parameter(torch.linspace(-1, 1, 7)) for _ in range(2))
     settings = {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-6, "weight_decay": 0.2}
