@@ -1,7 +1,7 @@
 """What does a reasoner do with Sudoku puzzles that forced steps alone do not solve, from one start and from many?
 
-`python -m benchmarks.hard_puzzles RUN [RUN ...] [--instances 500] [--markdown] [--json FILE]` (runs of `poise train
-reason` on Sudoku; `--one-start RUN ...`: more of them, without many starts; a quarter of an hour each)
+`python -m benchmarks.hard_puzzles RUN[=N] [...] [--instances 500] [--markdown] [--json FILE]` (runs of `poise train
+reason` on Sudoku, each with how many of the puzzles it solves from many starts too, all by default; half an hour each)
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ RULE = (
     "Fresh minimal Sudoku puzzles with one solution, by exact search, that naked and hidden singles do not solve; "
     "exact match of all 81 cells. Guesses: digits that a search with singles tries. One start: zeros. 32: zeros and "
     "N(0, 1), 100 evaluations each, the answer of most; where no answer has more than half of them, 32 starts again "
-    "with up to 1,000. Training shares no solution with the test."
+    "with up to 1,000; of N, the first N puzzles. Training shares no solution with the test."
 )
 PUBLISHED: tuple[tuple[str, str, str, str], ...] = (
     ("HRM", "27.3 million", "1.0 to 1.4 h on one GPU", "55%"),
@@ -47,8 +47,8 @@ PUBLISHED: tuple[tuple[str, str, str, str], ...] = (
 """Published on Sudoku-Extreme, whose puzzles take more guesses: system, parameters, cost, percent solved."""
 
 
-def measure(runs: Sequence[Path], alone: Sequence[Path], instances: int, started: int) -> dict[str, Any]:
-    """Measure runs on the same puzzles, those of `alone` from one start only."""
+def measure(runs: Sequence[tuple[Path, int | None]], instances: int) -> dict[str, Any]:
+    """Measure runs on the same puzzles, the first so many of them from many starts too; None is all."""
     drawn = sudoku.generate_hard(instances, np.random.default_rng(SEED), "test")
     guesses = np.array([sudoku.guesses(puzzle) for puzzle in drawn.given])
     return {
@@ -58,8 +58,7 @@ def measure(runs: Sequence[Path], alone: Sequence[Path], instances: int, started
         "mean_guesses": float(guesses.mean()),
         "most_guesses": int(guesses.max()),
         "kinds": {name: int(_between(guesses, *bounds).sum()) for name, bounds in GUESSES.items()},
-        "from_starts": started,
-        "runs": [_run(run, drawn, guesses, started if run in runs else 0) for run in (*runs, *alone)],
+        "runs": [_run(run, drawn, guesses, instances if started is None else started) for run, started in runs],
     }
 
 
@@ -76,6 +75,7 @@ def _run(run: Path, drawn: Instances, guesses: Any, started: int) -> dict[str, A
         if few and not file.is_file():
             folder.write_json(file, solve(opened(run, "reason").eval(), drawn.select(slice(few)), guesses[:few]))
         found |= folder.read_json(file)
+    found |= {"from_starts": started}
     summary = folder.read_json(folder.summary)
     config = opened(run, "reason").config
     return {
@@ -170,7 +170,7 @@ def table(content: dict[str, Any]) -> str:
                 f"{run['train_cpu_seconds'] / 60:.0f} min of a core",
                 *(f"{run['solved'][str(budget)]:.1%}" for budget in BUDGETS),
                 f"{run['by_guesses'][hardest]:.1%}",
-                f"{run['solved_from_starts']:.1%}" if "solved_from_starts" in run else "",
+                f"{run['solved_from_starts']:.1%} of {run['from_starts']}" if run["from_starts"] else "",
                 "",
             ]
         )
@@ -185,7 +185,7 @@ def table(content: dict[str, Any]) -> str:
         "training",
         *budgets,
         f"{hardest} guesses",
-        f"{STARTS} starts (first {content['from_starts']})",
+        f"{STARTS} starts",
         "published",
     ]
     return markdown(header, rows, numbers=tuple(range(3, len(header))))
@@ -199,7 +199,7 @@ def verdict(content: Mapping[str, Any]) -> str:
         f"{content['most_guesses']} at most; {hardest} take 10 or more."
     ]
     for run in content["runs"]:
-        if "solved_from_starts" not in run:
+        if not run["from_starts"]:
             continue
         known = "undefined" if run["agreement_auroc"] is None else f"{run['agreement_auroc']:.3f}"
         converged, seconds = run["converged"], run["seconds_a_puzzle_of_starts"]
@@ -217,14 +217,18 @@ def report(content: dict[str, Any]) -> tuple[str, ...]:
     return RULE, table(content), verdict(content)
 
 
+def _counted(run: str) -> tuple[Path, int | None]:
+    """Return a run and how many puzzles it solves from many starts, of RUN or RUN=N."""
+    path, _, count = run.rpartition("=")
+    return (Path(path), int(count)) if path and count.isdigit() else (Path(run), None)
+
+
 def main() -> None:
     parser = command.parser(__doc__, "hard_puzzles", rounds=1)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    parser.add_argument("--one-start", type=Path, nargs="+", default=[], metavar="RUN", help="runs without many starts")
+    parser.add_argument("runs", type=_counted, nargs="+", metavar="RUN[=N]")
     parser.add_argument("--instances", type=int, default=500, help="fresh puzzles (default 500)")
-    parser.add_argument("--started", type=int, default=100, help="of them solved from many starts too (default 100)")
     options = parser.parse_args()
-    run = partial(measure, options.runs, options.one_start, options.instances, options.started)
+    run = partial(measure, options.runs, options.instances)
     command.run(options, run, table, report, peer=False)
 
 
