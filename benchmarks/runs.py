@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from poise.cli.main import main as poise
 from poise.cli.table import TASKS, load
 from poise.configs.fields import from_dict
 from poise.tasks.evaluation import measure
+from poise.tasks.optimization import build_optimizer
+from poise.tasks.regularization import observed, penalty, step_of_training
 from poise.tasks.run_folder import RunFolder
 
 
@@ -43,6 +48,39 @@ def trained(task: str, recipe: str, folder: RunFolder, *flags: str) -> RunFolder
         out = str(folder.path)
         carry_out(["train", task, "--recipe", recipe, "--threads", "1", "--out", out, "--resume", *flags])
     return folder
+
+
+def training_step(task: Any, first: int = 0) -> Callable[[], None]:
+    """Return the next training step of a task as a call, from a number on: batch, solve, gradient, and the optimizer's.
+
+    What a run does beside, to log, to show its progress and to save, is left out.
+    """
+    task.train()
+    settings = task.config
+    optimizer = build_optimizer(task.model, settings.optimizer)
+    numbers = itertools.count(first)
+
+    def step() -> None:
+        number = next(numbers)
+        torch.manual_seed(number)
+        alike = torch.Generator().manual_seed(number)
+        batch = task.training_batch(number)
+        with (
+            step_of_training(task.model, settings.regularization, settings.pretraining, number, alike),
+            observed(task.model) as solves,
+        ):
+            loss, _ = task.training_loss(batch)
+            progress = number / settings.trainer.max_steps
+            added = penalty(solves, settings.regularization, progress, alike)
+        if added is not None:
+            loss = loss + settings.regularization.weight_at(progress) * added
+        optimizer.zero_grad()
+        loss.backward()
+        if settings.trainer.gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(task.model.parameters(), settings.trainer.gradient_clip_val)
+        optimizer.step()
+
+    return step
 
 
 def carry_out(arguments: Sequence[str]) -> None:

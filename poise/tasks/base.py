@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from poise.configs.fields import to_dict
 from poise.data import Prefetched, batch_seed
-from poise.nn import activation_bytes
 from poise.report import Page
 from poise.tasks.errors import DIVERGENCE_REMEDY, RunError
 from poise.tasks.optimization import build_optimizer, scaled_to_batch, warmup_cosine
@@ -276,30 +275,3 @@ class Task(L.LightningModule, ABC):
         if saved["data"] != self.data_fingerprint:
             raise RunError("the training data is not what the run began with; restore it, or start a new run.")
         self.cost = CostRecord.from_dict(saved["cost"])
-
-    def measure_activations(self) -> dict[str, int]:
-        """Return the bytes that one training batch holds for the backward: all up to the loss, and the trunk alone.
-
-        Parameters do not count. Buffers such as running statistics are left as they were.
-        """
-        batch = _to_device(self.training_batch(0), self.device)
-        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        parameters = list(self.model.parameters())
-        was_training = self.model.training
-        self.model.train()
-        torch.manual_seed(batch_seed(self.config.seed, 0, 0))
-        found = {"activation_bytes": activation_bytes(lambda: self.training_loss(batch)[0], parameters)}
-        if self.trunk(batch) is not None:
-            found["block_activation_bytes"] = activation_bytes(lambda: self.trunk(batch), parameters)
-        self.model.train(was_training)
-        for name, buffer in self.model.named_buffers():
-            buffer.copy_(buffers[name])
-        for layer in equilibria(self.model):
-            layer.counters.reset()
-        return found
-
-
-def _to_device(batch: Any, device: torch.device) -> Any:
-    if isinstance(batch, Tensor):
-        return batch.to(device)
-    return type(batch)(_to_device(item, device) for item in batch) if isinstance(batch, tuple | list) else batch

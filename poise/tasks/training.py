@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from poise.configs.errors import ConfigError
 from poise.configs.fields import to_dict
 from poise.report import write
+from poise.tasks.activations import measure_activations
 from poise.tasks.base import Task
 from poise.tasks.checkpoints import Checkpoints, newest_readable, step_of
 from poise.tasks.engine import build_trainer, quiet_engine, refused_settings
@@ -155,7 +156,7 @@ def _finish(task: Task, trainer: L.Trainer, folder: RunFolder, steps: int) -> di
     save_weights(task.model, folder)
     task.to(trainer.strategy.root_device)
     with trainer.precision_plugin.forward_context():
-        activations = task.measure_activations()
+        activations = measure_activations(task)
     summary = summarise(task, steps, task.latest_quality, activations)
     folder.write_json(folder.summary, summary)
     task.eval()

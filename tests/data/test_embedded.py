@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import string
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 import pytest
 
 from poise.data import embedded_text, read_text
-
-Refusal = Callable[..., AbstractContextManager[None]]
+from tests.data.conftest import Refusal
 
 
 def test_it_is_printable_ascii_and_long_enough_to_train_on() -> None:

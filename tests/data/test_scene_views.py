@@ -23,10 +23,7 @@ from poise.data import (
     cifar_views,
     segmentation_views,
 )
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
+from tests.data.pictures import seeded
 
 
 def scenes(batch=6, height=9, width=11, dtype=torch.float32):

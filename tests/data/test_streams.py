@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -12,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poise.data import StreamBatches, evaluation_batches, evaluation_streams
+from tests.data.conftest import Refusal
 
-Refusal = Callable[..., AbstractContextManager[None]]
 TOKENS = torch.arange(1000)
 
 

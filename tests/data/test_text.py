@@ -7,8 +7,8 @@ import gzip
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from poise.data import TextSplits, read_text
+from tests.data.conftest import Refusal
 
-Refusal = Callable[..., AbstractContextManager[None]]
 SPLITS = ("train", "valid", "test")
 
 

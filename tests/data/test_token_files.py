@@ -7,8 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +19,8 @@ from poise.data import (
     read_text,
     tokenise,
 )
+from tests.data.conftest import Refusal
 from tests.data.long_texts import TEXT, opened
-
-Refusal = Callable[..., AbstractContextManager[None]]
 
 
 def stamps(cache: Path) -> dict[str, tuple[int, int]]:

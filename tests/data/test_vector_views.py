@@ -8,10 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from poise.data import Masking, Noise, Scaling, Shift, SpanMasking
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
+from tests.data.pictures import seeded
 
 
 def test_noise_is_gaussian_of_its_std_and_nothing_else():

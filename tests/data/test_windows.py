@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from poise.data import RandomWindows, build_tokenizer, evaluation_batches, read_text
+from tests.data.conftest import Refusal
 
-Refusal = Callable[..., AbstractContextManager[None]]
 TOKENS = torch.arange(1000)
 
 

@@ -10,6 +10,7 @@ from poise.configs.base import SolverConfig, TrainerConfig
 from poise.configs.language import LanguageConfig, ModelConfig, TextDataConfig
 from poise.data import DataError
 from poise.nn import activation_bytes
+from poise.tasks.activations import measure_activations
 from poise.tasks.evaluation import measure
 from poise.tasks.language import LanguageTask
 from poise.tasks.plain_batches import Share
@@ -86,7 +87,7 @@ def test_shares_are_the_whole_and_none_twice(processes):
 def test_measured_activations_leave_no_trace(text_file):
     task = LanguageTask.create(tiny(text_file))
     before = {name: value.clone() for name, value in task.state_dict().items()}
-    found = task.measure_activations()
+    found = measure_activations(task)
     inputs, _, _ = task.training_batch(0)
     expected = activation_bytes(lambda: task.model.solve(inputs).state, task.model.parameters())
     assert found["block_activation_bytes"] == expected
