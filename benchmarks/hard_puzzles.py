@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks import command
 from benchmarks.results import markdown
-from benchmarks.runs import opened
+from benchmarks.runs import counted, opened
 from poise.data.puzzles import Instances, sudoku
 from poise.fixed_point import Status
 from poise.models import Reasoner
@@ -217,15 +217,9 @@ def report(content: dict[str, Any]) -> tuple[str, ...]:
     return RULE, table(content), verdict(content)
 
 
-def _counted(run: str) -> tuple[Path, int | None]:
-    """Return a run and how many puzzles it solves from many starts, of RUN or RUN=N."""
-    path, _, count = run.rpartition("=")
-    return (Path(path), int(count)) if path and count.isdigit() else (Path(run), None)
-
-
 def main() -> None:
     parser = command.parser(__doc__, "hard_puzzles", rounds=1)
-    parser.add_argument("runs", type=_counted, nargs="+", metavar="RUN[=N]")
+    parser.add_argument("runs", type=counted, nargs="+", metavar="RUN[=N]")
     parser.add_argument("--instances", type=int, default=500, help="fresh puzzles (default 500)")
     options = parser.parse_args()
     run = partial(measure, options.runs, options.instances)

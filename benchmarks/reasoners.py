@@ -1,7 +1,8 @@
 """How large a puzzle does a reasoner solve that learnt small ones, how long does it think, and what do peers do?
 
-`python -m benchmarks.reasoners RUN [RUN ...] [--instances 500] [--markdown] [--json FILE]` (runs of `poise train
-reason`, peers among them; runs that differ in their seed alone are told by the worst of them; minutes)
+`python -m benchmarks.reasoners RUN[=N] [...] [--instances 500] [--markdown] [--json FILE]` (runs of `poise train
+reason`, peers among them, each with how many puzzles of a size it solves from several starts too, 100 by default; runs
+that differ in their seed alone are told by the worst of them; minutes each)
 """
 
 from __future__ import annotations
@@ -14,34 +15,40 @@ from typing import Any
 
 from benchmarks import command
 from benchmarks.results import markdown
-from benchmarks.runs import opened
+from benchmarks.runs import counted, opened
 from poise.models import Reasoner
 from poise.tasks.reason import ReasonTask
-from poise.tasks.reason_analysis import analyse
+from poise.tasks.reason_analysis import FEWEST_WRONG, analyse
 from poise.tasks.run_folder import RunFolder
 
+COMPARED = 100  # puzzles of a size that are solved from several starts
+FEW = 20  # where they are large
 FRESH = 1000  # added to a run's seed, so that no test puzzle is one that its own report shows
 RULE = (
     "Fresh test puzzles of each size, exact match of the whole answer, solved from zeros; training shares none of "
     "them. Of runs that differ in the seed alone, the worst of each figure; of what is solved early, the most. From "
     "random starts: the part of solves from N(0, 1) that end at the right answer. Starts agree: pairs of starts with "
-    "one answer. CPU: seconds of the training steps, one thread. Of mazes of 25x25 and more a fifth of the instances."
+    "one answer. CPU: seconds of the training steps, one thread. Of mazes of 25x25 and more a fifth of the instances, "
+    f"at most {FEW} of them from several starts."
 )
-SIZES: dict[str, tuple[tuple[tuple[int, ...], float], ...]] = {
-    "sudoku": (((36, 30, 26, 0), 1.0),),
-    "prefix": (((32, 64, 128, 256, 512), 1.0),),
-    "maze": (((9, 13, 17), 1.0), ((25, 33), 0.2)),
+SIZES: dict[str, tuple[tuple[tuple[int, ...], float, int | None], ...]] = {
+    "sudoku": (((36, 30, 26, 0), 1.0, None),),
+    "prefix": (((32, 64, 128, 256, 512), 1.0, None),),
+    "maze": (((9, 13, 17), 1.0, None), ((25, 33), 0.2, FEW)),
 }
-"""Test sizes of each puzzle, and which part of the instances; signs are told on the first group."""
+"""Test sizes of each puzzle, which part of the instances, and how many from several starts at most.
+
+Signs are told on the first group.
+"""
 EARLY = {"sudoku": 16, "prefix": 100, "maze": 16}  # evaluations within which hard puzzles are not solved yet
 WORST = {"evaluations": max}  # of the rest the smallest is the worst
 
 
-def measure(runs: Sequence[Path], instances: int, compared: int) -> dict[str, Any]:
-    """Measure the runs, those of one kind together."""
+def measure(runs: Sequence[tuple[Path, int | None]], instances: int) -> dict[str, Any]:
+    """Measure the runs, those of one kind together; of each as many puzzles as it says from several starts."""
     kinds: dict[str, list[dict[str, Any]]] = {}
-    for run in runs:
-        kind, found = _measure_one(run, instances, compared)
+    for run, compared in runs:
+        kind, found = _measure_one(run, instances, min(instances, COMPARED if compared is None else compared))
         kinds.setdefault(kind, []).append(found)
     return {"rule": RULE, "instances": instances, "kinds": {kind: _worst(found) for kind, found in kinds.items()}}
 
@@ -72,8 +79,8 @@ def _tested(task: ReasonTask, folder: RunFolder, instances: int, compared: int) 
     file = folder.path / f"fresh-{instances}-{compared}.json"
     if not file.is_file():
         parts = [
-            _analysed(task, sizes, max(1, round(part * instances)), max(1, round(part * compared)))
-            for sizes, part in SIZES[task.config.data.puzzle]
+            _analysed(task, sizes, max(1, round(part * instances)), min(compared, most or compared))
+            for sizes, part, most in SIZES[task.config.data.puzzle]
         ]
         sizes = [size for part in parts for size in part["sizes"]]
         folder.write_json(file, {"sizes": sizes, "signs": parts[0].get("signs")})
@@ -162,16 +169,23 @@ def table(content: dict[str, Any]) -> str:
 
 
 def verdict(content: dict[str, Any]) -> str:
-    """Return which sign tells right answers from wrong ones, a line for each kind that is wrong at least once."""
+    """Return which sign tells right answers from wrong ones, a line for each kind that is wrong at least once.
+
+    Of agreement also the worst seed, among those that were wrong often enough to say something.
+    """
     lines = []
     for kind in content["kinds"].values():
         known = [signs for signs in kind["signs"] if signs and signs["wrong"] and signs["right"]]
         if not known:
             continue
-        wrong = sum(signs["wrong"] for signs in known)
+        wrong, right = (sum(signs[name] for signs in known) for name in ("wrong", "right"))
         names = sorted({name for signs in known for name in signs["auroc"]})
         told = ", ".join(f"{name} {_mean(known, name)}" for name in names)
-        lines.append(f"{kind['network']} on {kind['puzzle']} ({wrong} wrong answers): {told}.")
+        telling = [signs["auroc"]["agreement of starts"] for signs in known if signs["wrong"] >= FEWEST_WRONG]
+        worst = f"; agreement, of the worst seed {min(telling):.3f}" if len(telling) > 1 else ""
+        lines.append(
+            f"{kind['network']} on {kind['puzzle']} ({wrong:,} of {wrong + right:,} answers wrong): {told}{worst}."
+        )
     return "AUROC of a sign, right against wrong, the mean over seeds. " + " ".join(lines)
 
 
@@ -187,11 +201,10 @@ def report(content: dict[str, Any]) -> tuple[str, ...]:
 
 def main() -> None:
     parser = command.parser(__doc__, "reasoners", rounds=1)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("runs", type=counted, nargs="+", metavar="RUN[=N]")
     parser.add_argument("--instances", type=int, default=500, help="fresh puzzles of each size (default 500)")
-    parser.add_argument("--compared", type=int, default=100, help="of them solved from several starts (default 100)")
     options = parser.parse_args()
-    run = partial(measure, options.runs, options.instances, options.compared)
+    run = partial(measure, options.runs, options.instances)
     command.run(options, run, table, report, peer=False)
 
 

@@ -29,6 +29,12 @@ def opened(run: Path, task: str = "language", **data: Any) -> Any:
     return load(TASKS[task].task).open(replace(config, data=replace(config.data, **data)), folder)
 
 
+def counted(run: str) -> tuple[Path, int | None]:
+    """Return a run and a number, of RUN=N, or None of RUN."""
+    path, _, count = run.rpartition("=")
+    return (Path(path), int(count)) if path and count.isdigit() else (Path(run), None)
+
+
 def evaluated(folder: RunFolder, split: str, memory: int) -> dict[str, Any]:
     """Return a language run's measures of a split at a memory, from a file of its folder where they are there."""
     file = folder.path / f"{split}-memory-{memory}.json"
