@@ -35,7 +35,7 @@ RULE = (
 
 def gradients(runs: Sequence[Path], instances: int, compared: int) -> dict[str, Any]:
     """Measure the runs, and of the first one where its cell expands."""
-    return {**measure(runs, instances, compared), "rule": RULE, "spectrum": spectrum(runs[0])}
+    return {**measure([(run, compared) for run in runs], instances), "rule": RULE, "spectrum": spectrum(runs[0])}
 
 
 @torch.no_grad()
