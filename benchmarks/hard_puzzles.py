@@ -58,7 +58,10 @@ def measure(runs: Sequence[tuple[Path, int | None]], instances: int) -> dict[str
         "mean_guesses": float(guesses.mean()),
         "most_guesses": int(guesses.max()),
         "kinds": {name: int(_between(guesses, *bounds).sum()) for name, bounds in GUESSES.items()},
-        "runs": [_run(run, drawn, guesses, instances if started is None else started) for run, started in runs],
+        "runs": [
+            _run(run, drawn, guesses, instances if started is None else min(started, instances))
+            for run, started in runs
+        ],
     }
 
 
@@ -167,6 +170,7 @@ def table(content: dict[str, Any]) -> str:
             [
                 f"{run['part_hard']:.0%} hard, {low} to {high} clues, up to {run['most_evaluations']} evaluations",
                 f"{run['parameters']:,}",
+                f"{run['steps']:,}",
                 f"{run['train_cpu_seconds'] / 60:.0f} min of a core",
                 *(f"{run['solved'][str(budget)]:.1%}" for budget in BUDGETS),
                 f"{run['by_guesses'][hardest]:.1%}",
@@ -175,20 +179,21 @@ def table(content: dict[str, Any]) -> str:
             ]
         )
     rows += [
-        [f"{name}, Sudoku-Extreme", size, cost, *[""] * (len(BUDGETS) + 2), part]
+        [f"{name}, Sudoku-Extreme", size, "", cost, *[""] * (len(BUDGETS) + 2), part]
         for name, size, cost, part in PUBLISHED
     ]
     budgets = [f"within {budget:,}" for budget in BUDGETS]
     header = [
         "trained on",
         "parameters",
+        "steps",
         "training",
         *budgets,
         f"{hardest} guesses",
         f"{STARTS} starts",
         "published",
     ]
-    return markdown(header, rows, numbers=tuple(range(3, len(header))))
+    return markdown(header, rows, numbers=(2, *range(4, len(header))))
 
 
 def verdict(content: Mapping[str, Any]) -> str:
@@ -204,9 +209,10 @@ def verdict(content: Mapping[str, Any]) -> str:
         known = "undefined" if run["agreement_auroc"] is None else f"{run['agreement_auroc']:.3f}"
         converged, seconds = run["converged"], run["seconds_a_puzzle_of_starts"]
         lines.append(
-            f"With {run['part_hard']:.0%} hard puzzles in training: from zeros {run['evaluations']:.0f} evaluations on "
-            f"the mean, {converged:.1%} converged, {run['seconds_a_puzzle']:.2f} s a puzzle; from {STARTS} starts "
-            f"{seconds:.1f} s, {run['undecided']:.1%} undecided at first, AUROC of their agreement {known}, "
+            f"After {run['steps']:,} steps on {run['part_hard']:.0%} hard puzzles: from zeros "
+            f"{run['evaluations']:.0f} evaluations on the mean, {converged:.1%} converged, "
+            f"{run['seconds_a_puzzle']:.2f} s a puzzle; from {STARTS} starts {seconds:.1f} s, "
+            f"{run['undecided']:.1%} undecided at first, AUROC of their agreement {known}, "
             f"{run['wrong']} answers being wrong."
         )
     return " ".join(lines)

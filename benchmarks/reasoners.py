@@ -8,7 +8,7 @@ that differ in their seed alone are told by the worst of them; minutes each)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,15 +31,23 @@ RULE = (
     "one answer. CPU: seconds of the training steps, one thread. Of mazes of 25x25 and more a fifth of the instances, "
     f"at most {FEW} of them from several starts."
 )
-SIZES: dict[str, tuple[tuple[tuple[int, ...], float, int | None], ...]] = {
-    "sudoku": (((36, 30, 26, 0), 1.0, None),),
-    "prefix": (((32, 64, 128, 256, 512), 1.0, None),),
-    "maze": (((9, 13, 17), 1.0, None), ((25, 33), 0.2, FEW)),
-}
-"""Test sizes of each puzzle, which part of the instances, and how many from several starts at most.
 
-Signs are told on the first group.
-"""
+
+@dataclass(frozen=True)
+class Group:
+    """Test sizes of a puzzle, which part of the instances they get, and how many from several starts at most."""
+
+    sizes: tuple[int, ...]
+    part: float = 1.0
+    most: int | None = None
+
+
+SIZES = {
+    "sudoku": (Group((36, 30, 26, 0)),),
+    "prefix": (Group((32, 64, 128, 256, 512)),),
+    "maze": (Group((9, 13, 17)), Group((25, 33), 0.2, FEW)),
+}
+"""Signs are told on the first group of each puzzle."""
 EARLY = {"sudoku": 16, "prefix": 100, "maze": 16}  # evaluations within which hard puzzles are not solved yet
 WORST = {"evaluations": max}  # of the rest the smallest is the worst
 
@@ -70,6 +78,7 @@ def _measure_one(run: Path, instances: int, compared: int) -> tuple[str, dict[st
         "parameters": summary["parameters"],
         "steps": summary["steps"],
         "train_cpu_seconds": summary["train_cpu_seconds"],
+        "compared": compared,
         **_tested(task, folder, instances, compared),
     }
 
@@ -79,8 +88,8 @@ def _tested(task: ReasonTask, folder: RunFolder, instances: int, compared: int) 
     file = folder.path / f"fresh-{instances}-{compared}.json"
     if not file.is_file():
         parts = [
-            _analysed(task, sizes, max(1, round(part * instances)), min(compared, most or compared))
-            for sizes, part, most in SIZES[task.config.data.puzzle]
+            _analysed(task, group.sizes, max(1, round(group.part * instances)), min(compared, group.most or compared))
+            for group in SIZES[task.config.data.puzzle]
         ]
         sizes = [size for part in parts for size in part["sizes"]]
         folder.write_json(file, {"sizes": sizes, "signs": parts[0].get("signs")})
@@ -115,12 +124,14 @@ def _name(task: ReasonTask) -> str:
         where = "random starts" if config.starts.random else "zeros"
         return f"weight-tied, unrolled {config.solver.max_steps} from {where}"
     first = f", the first {config.pretraining.steps:,} steps unrolled" if config.pretraining.steps else ""
-    name = "one step" if adjoint.name == "jacobian_free" else adjoint.name
+    name = "Jacobian-free" if adjoint.name == "jacobian_free" else adjoint.name
     return f"equilibrium, {name}" + (f" {adjoint.steps}" if adjoint.name == "phantom" else "") + first
 
 
 def _worst(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return one entry for runs that differ in their seed alone."""
+    if len({one["compared"] for one in found}) > 1:
+        raise SystemExit("runs that differ in their seed alone are compared on as many puzzles; pass one N for all.")
     sizes = []
     for same in zip(*(one["sizes"] for one in found), strict=True):
         entry: dict[str, Any] = {"name": same[0]["name"]}
@@ -132,7 +143,7 @@ def _worst(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 entry[name] = WORST.get(name, min)(size[name] for size in same)
         sizes.append(entry)
     cpu = max(one["train_cpu_seconds"] for one in found)
-    kept = {name: found[0][name] for name in ("network", "recipe", "puzzle", "parameters", "steps")}
+    kept = {name: found[0][name] for name in ("network", "recipe", "puzzle", "parameters", "steps", "compared")}
     seeds = {"seeds": [one["seed"] for one in found], "signs": [one["signs"] for one in found]}
     ratios = [_growth(one["sizes"]) for one in found]
     growth = None if None in ratios else min(ratio for ratio in ratios if ratio is not None)
@@ -175,10 +186,11 @@ def verdict(content: dict[str, Any]) -> str:
     """
     lines = []
     for kind in content["kinds"].values():
-        known = [signs for signs in kind["signs"] if signs and signs["wrong"] and signs["right"]]
+        told_of = [signs for signs in kind["signs"] if signs]
+        known = [signs for signs in told_of if signs["wrong"] and signs["right"]]
         if not known:
             continue
-        wrong, right = (sum(signs[name] for signs in known) for name in ("wrong", "right"))
+        wrong, right = (sum(signs[name] for signs in told_of) for name in ("wrong", "right"))
         names = sorted({name for signs in known for name in signs["auroc"]})
         told = ", ".join(f"{name} {_mean(known, name)}" for name in names)
         telling = [signs["auroc"]["agreement of starts"] for signs in known if signs["wrong"] >= FEWEST_WRONG]
@@ -186,7 +198,9 @@ def verdict(content: dict[str, Any]) -> str:
         lines.append(
             f"{kind['network']} on {kind['puzzle']} ({wrong:,} of {wrong + right:,} answers wrong): {told}{worst}."
         )
-    return "AUROC of a sign, right against wrong, the mean over seeds. " + " ".join(lines)
+    return "AUROC of a sign, right against wrong, the mean over the seeds that are wrong at least once. " + " ".join(
+        lines
+    )
 
 
 def _mean(known: Sequence[Mapping[str, Any]], name: str) -> str:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
 from poise.cli.main import main as poise
 from poise.cli.table import TASKS, load
 from poise.configs.fields import from_dict
 from poise.tasks.evaluation import measure
-from poise.tasks.optimization import build_optimizer
-from poise.tasks.regularization import observed, penalty, step_of_training
 from poise.tasks.run_folder import RunFolder
 
 
@@ -32,7 +31,7 @@ def opened(run: Path, task: str = "language", **data: Any) -> Any:
 def counted(run: str) -> tuple[Path, int | None]:
     """Return a run and a number, of RUN=N, or None of RUN."""
     path, _, count = run.rpartition("=")
-    return (Path(path), int(count)) if path and count.isdigit() else (Path(run), None)
+    return (Path(path), int(count)) if path and count.isdigit() and not Path(run).is_dir() else (Path(run), None)
 
 
 def evaluated(folder: RunFolder, split: str, memory: int) -> dict[str, Any]:
@@ -56,34 +55,23 @@ def trained(task: str, recipe: str, folder: RunFolder, *flags: str) -> RunFolder
     return folder
 
 
-def training_step(task: Any, first: int = 0) -> Callable[[], None]:
+def training_step(task: Any, optimizer: Optimizer, first: int = 0) -> Callable[[], None]:
     """Return the next training step of a task as a call, from a number on: batch, solve, gradient, and the optimizer's.
 
-    What a run does beside, to log, to show its progress and to save, is left out.
+    What a run does beside, to schedule, to log and to save, is left out.
     """
     task.train()
-    settings = task.config
-    optimizer = build_optimizer(task.model, settings.optimizer)
+    clip = task.config.trainer.gradient_clip_val
     numbers = itertools.count(first)
 
     def step() -> None:
         number = next(numbers)
         torch.manual_seed(number)
-        alike = torch.Generator().manual_seed(number)
-        batch = task.training_batch(number)
-        with (
-            step_of_training(task.model, settings.regularization, settings.pretraining, number, alike),
-            observed(task.model) as solves,
-        ):
-            loss, _ = task.training_loss(batch)
-            progress = number / settings.trainer.max_steps
-            added = penalty(solves, settings.regularization, progress, alike)
-        if added is not None:
-            loss = loss + settings.regularization.weight_at(progress) * added
+        loss, _ = task.step_loss(task.training_batch(number), number, torch.Generator().manual_seed(number))
         optimizer.zero_grad()
         loss.backward()
-        if settings.trainer.gradient_clip_val:
-            torch.nn.utils.clip_grad_norm_(task.model.parameters(), settings.trainer.gradient_clip_val)
+        if clip:
+            torch.nn.utils.clip_grad_norm_(task.model.parameters(), clip)
         optimizer.step()
 
     return step

@@ -144,7 +144,7 @@ class ReasonConfig:
         name="adamw", lr=8e-3, weight_decay=0.0, betas=(0.9, 0.98), warmup_steps=50, final_lr_ratio=0.0
     )
     """optimizer"""
-    trainer: TrainerConfig = TrainerConfig(max_steps=1500, val_check_interval=1500, checkpoint_every_n_steps=200)
+    trainer: TrainerConfig = TrainerConfig(max_steps=1400, val_check_interval=1400, checkpoint_every_n_steps=200)
     """engine"""
 
     def __post_init__(self) -> None:

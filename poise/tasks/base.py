@@ -147,26 +147,31 @@ class Task(L.LightningModule, ABC):
         index = self.trainer.global_step * accumulate + batch_idx % accumulate
         torch.manual_seed(batch_seed(self.config.seed, index, self.trainer.global_rank))
         alike = torch.Generator().manual_seed(batch_seed(self.config.seed, index, ALL_RANKS))
-        regularization, pretraining = self.config.regularization, self.config.pretraining
-        if pretraining.covers(self.trainer.global_step) != self._shallow:
+        if self.config.pretraining.covers(self.trainer.global_step) != self._shallow:
             self.drain_training()
             self._shallow = not self._shallow
-        with (
-            step_of_training(self.model, regularization, pretraining, self.trainer.global_step, alike),
-            observed(self.model) as solves,
-        ):
-            loss, measures = self.training_loss(batch)
-            progress = self.trainer.global_step / self.config.trainer.max_steps
-            added = penalty(solves, regularization, progress, alike)
-        self.measures = {"loss": loss.detach(), **measures}  # the task's own, alike with and without a penalty
-        if solves:
-            self.measures["residual"] = torch.cat([one.residual for one in solves]).mean()
-        if added is not None:
-            self.measures["jacobian_penalty"] = added.detach()
-            loss = loss + regularization.weight_at(progress) * added
+        loss, self.measures = self.step_loss(batch, self.trainer.global_step, alike)
         if loss.device.type == "cpu":  # elsewhere looking makes the host wait, and is done where measures are logged
             self.refuse_nan(float(loss.detach()))
         return loss
+
+    def step_loss(self, batch: Any, step: int, generator: torch.Generator) -> tuple[Tensor, Measures]:
+        """Return what a step of the run minimises, and its measures; `generator`: of budgets and penalties."""
+        regularization = self.config.regularization
+        with (
+            step_of_training(self.model, regularization, self.config.pretraining, step, generator),
+            observed(self.model) as solves,
+        ):
+            loss, measures = self.training_loss(batch)
+            progress = step / self.config.trainer.max_steps
+            added = penalty(solves, regularization, progress, generator)
+        measures = {"loss": loss.detach(), **measures}  # the task's own, alike with and without a penalty
+        if solves:
+            measures["residual"] = torch.cat([one.residual for one in solves]).mean()
+        if added is not None:
+            measures["jacobian_penalty"] = added.detach()
+            loss = loss + regularization.weight_at(progress) * added
+        return loss, measures
 
     def refuse_nan(self, loss: float) -> None:
         """Raise a RunError if a loss is not finite."""

@@ -129,6 +129,15 @@ class Muon(Optimizer):
             "maps": None,  # one matrix a weight
         }
         super().__init__(groups, defaults)
+        for group in self.param_groups:
+            maps, weights = group["maps"], group["params"]
+            if maps is None:
+                continue
+            if len(maps) != len(weights) or any(len(w) % n for w, n in zip(weights, maps, strict=True)):
+                rows = [len(weight) for weight in weights]
+                raise ValueError(
+                    f"maps={maps} cannot be of weights with {rows} rows; pass one number for each, a divisor."
+                )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -20,7 +20,7 @@ def runs(tmp_path_factory):
 
 
 def test_seeds_stand_together_and_peers_beside(runs, monkeypatch):
-    monkeypatch.setitem(reasoners.SIZES, "prefix", (((8, 12), 1.0, None), ((16,), 0.5, 1)))
+    monkeypatch.setitem(reasoners.SIZES, "prefix", (reasoners.Group((8, 12)), reasoners.Group((16,), 0.5, 1)))
     content = reasoners.measure([(run, 2) for run in runs], instances=4)
     equilibrium, explicit = content["kinds"].values()
     assert equilibrium["seeds"] == [0, 1] and explicit["seeds"] == [0]
@@ -42,7 +42,7 @@ def test_the_worst_seed_is_told_where_two_were_wrong_often_enough():
     told = reasoners.verdict({"kinds": {"": {**kind, "signs": [signs(30, 0.95), signs(12, 0.91), signs(1, 0.2)]}}})
     assert "43 of 313 answers wrong" in told and "of the worst seed 0.910" in told
     few = reasoners.verdict({"kinds": {"": {**kind, "signs": [signs(30, 0.95), signs(0, None)]}}})
-    assert "30 of 120 answers wrong" in few and "worst" not in few
+    assert "30 of 210 answers wrong" in few and "worst" not in few
 
 
 def test_a_run_may_say_a_number(tmp_path):

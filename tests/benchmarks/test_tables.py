@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import evaluations, results, tables, tinyshakespeare
+from benchmarks import evaluations, results, tables
 
 ROOT = Path(__file__).parents[2]
 MEASURED = sorted(results.FOLDER.glob("*.json"))
@@ -74,27 +74,3 @@ def test_markdown_pads_and_puts_numbers_to_the_right():
     assert results.markdown(["name", "count"], [["a", "1"], ["longer", "12"]], numbers=[1]) == (
         "| name   | count |\n| ------ | ----: |\n| a      |     1 |\n| longer |    12 |"
     )
-
-
-def run_folder(path, losses, cpu_seconds):
-    path.mkdir()
-    lines = ["step,loss,train_cpu_seconds,val_loss", "1,4.2,0.5,"]
-    lines += [f"{500 * (i + 1)},,{cpu},{loss}" for i, (loss, cpu) in enumerate(zip(losses, cpu_seconds, strict=True))]
-    (path / "metrics.csv").write_text("\n".join(lines) + "\n")
-    summary = {
-        "parameters": 800_000, "val_loss": losses[-1], "train_cpu_seconds": cpu_seconds[-1],
-        "activation_bytes": 25_000_000, "block_activation_bytes": 24_000_000, "data": str(path),
-    }  # fmt: skip
-    (path / "summary.json").write_text(json.dumps(summary))
-    (path / "config.yaml").write_text("trainer: {threads: 1}\n")
-    return tinyshakespeare.read_run(path)
-
-
-def test_two_runs_are_compared_by_when_they_reach_the_same_loss(tmp_path):
-    deq = run_folder(tmp_path / "deq", [1.9, 1.57, 1.56], [100.0, 200.0, 300.0])
-    explicit = run_folder(tmp_path / "explicit", [1.9, 1.7, 1.58], [40.0, 80.0, 120.0])
-    content = tinyshakespeare.compare(deq, explicit)
-    assert content["runs"]["DEQTransformer"]["reached_cpu_seconds"] == 200.0
-    assert content["runs"]["TransformerLM"]["reached_cpu_seconds"] == 120.0
-    assert str(tmp_path) not in json.dumps(content)
-    assert re.search(r"DEQTransformer .* 1\.560 .* 300 .* 2\.50 .* 200 ", tinyshakespeare.table(content))

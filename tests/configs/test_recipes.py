@@ -39,14 +39,21 @@ def test_the_default_is_a_recipe(name, config):
 
 
 @pytest.mark.parametrize(
-    ("data", "task", "peer"),
-    [("tinyshakespeare", "language", "explicit"), ("cifar10", "classify", "resnet"), ("camvid", "segment", "explicit")],
+    ("name", "peer", "task"),
+    [
+        ("tinyshakespeare-deq", "tinyshakespeare-explicit", "language"),
+        ("wikitext2-deq-transformer", "wikitext2-transformer", "language"),
+        ("wikitext2-deq-transformer-large", "wikitext2-transformer-large", "language"),
+        ("wikitext2-deq-trellisnet", "wikitext2-trellisnet", "language"),
+        ("cifar10-deq", "cifar10-resnet", "classify"),
+        ("camvid-deq", "camvid-explicit", "segment"),
+    ],
 )
-def test_the_peers_differ_in_the_network_alone(data, task, peer):
-    deq, explicit = (find_recipe(f"{data}-{name}", task).settings() for name in ("deq", peer))
+def test_the_peers_differ_in_the_network_alone(name, peer, task):
+    deq, explicit = (find_recipe(one, task).settings() for one in (name, peer))
     for part in {"data", "views", "optimizer", "trainer", "seed", "label_smoothing"} & deq.keys():
         assert deq[part] == explicit[part]
-    assert explicit["model"]["kind"] == peer
+    assert deq["model"]["kind"] == "deq" and explicit["model"]["kind"] != "deq"
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,12 @@ def test_a_run_saved_before_there_were_maps_goes_on_with_one_matrix_a_weight():
     assert torch.equal(weight, same)
 
 
+@pytest.mark.parametrize("maps", [[4], [3, 3], []])
+def test_maps_that_cannot_be_are_refused(maps):
+    with pytest.raises(ValueError, match="weights with \\[6\\] rows; pass one number for each, a divisor"):
+        Muon([{"params": [nn.Parameter(torch.ones(6, 2))], "maps": maps}])
+
+
 def test_the_other_weights_move_as_by_torchs_adamw():
     first, second = (nn.Parameter(torch.linspace(-1, 1, 7)) for _ in range(2))
     settings = {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-6, "weight_decay": 0.2}
