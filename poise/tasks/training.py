@@ -60,6 +60,7 @@ def train(
         L.seed_everything(config.seed, workers=True, verbose=False)
         task = task_type.create(config, folder if checkpoint is not None else None)
         check_jitter(task.model, config.regularization)
+        _warn_if_shallow(task)
         trainer, saving = _engine(task, folder)
         if rank() == 0:  # nothing is touched before data and devices are known to be there
             _prepare_folder(task, folder, overwrite)
@@ -76,6 +77,16 @@ def train(
         if not trainer.is_global_zero:
             return {}
         return _finish(task, trainer, folder, steps)
+
+
+def _warn_if_shallow(task: Task) -> None:
+    shallow, steps = task.config.pretraining.steps, task.config.trainer.max_steps
+    if task.solves and shallow >= steps and not task.config.trainer.fast_dev_run:
+        warnings.warn(
+            f"pretraining.steps is {shallow} and trainer.max_steps {steps}, so that no step solves for an equilibrium; "
+            "pass fewer of the first, or more of the second.",
+            stacklevel=4,
+        )
 
 
 def _prepare_folder(task: Task, folder: RunFolder, overwrite: bool) -> None:

@@ -102,3 +102,17 @@ def write_classes(folder: Path, train=6, test=3, size=(8, 8), names=("blue", "re
                 array[..., place % channels] += 150
                 write_png(folder / part / name / f"{picture:03}.png", array[..., 0] if channels == 1 else array)
     return folder
+
+
+def step(task, number, rank=0):
+    """Take the loss of a step, its measures, and what its solves spent."""
+    standing = Standing(number, rank)
+    task.trainer = standing
+    task.train()
+    loss = task.training_step(task.training_batch(number, rank, 2), number)
+    return loss, dict(task.measures), task.drain_training()["forward_evaluations"]
+
+
+def means(task):
+    layer = task.model.equilibrium
+    return layer.solver, layer.adjoint, layer.eval_solver, layer.on_failure, layer.on_solution

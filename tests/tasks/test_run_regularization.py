@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from poise import Equilibrium, Implicit, Picard
@@ -20,21 +19,7 @@ from poise.tasks.regularization import observed, penalty, solving, step_of_train
 from poise.tasks.run_folder import RunFolder
 from poise.tasks.training import train
 from poise.tasks.vicreg import VICRegTask
-from tests.tasks.recognition_runs import BUDGET, Standing, classify, write_classes
-
-
-def step(task, number, rank=0):
-    """Take the loss of a step, its measures, and what its solves spent."""
-    standing = Standing(number, rank)
-    task.trainer = standing
-    task.train()
-    loss = task.training_step(task.training_batch(number, rank, 2), number)
-    return loss, dict(task.measures), task.drain_training()["forward_evaluations"]
-
-
-def means(task):
-    layer = task.model.equilibrium
-    return layer.solver, layer.adjoint, layer.eval_solver, layer.on_failure, layer.on_solution
+from tests.tasks.recognition_runs import BUDGET, Standing, classify, means, step, write_classes
 
 
 @pytest.fixture(scope="module")
@@ -155,56 +140,6 @@ def test_a_jitter_that_leaves_nothing_is_refused_before_anything_is_written(tmp_
     with pytest.raises(ConfigError, match="regularization.jitter is 3 and solver.max_steps 3, .* pass a jitter below"):
         train(ClassifyTask, config, folder, overwrite=True)
     assert folder.config.read_text() == "a run that is to be replaced"
-
-
-def test_the_first_steps_unroll_the_cell_and_no_others(pictures):
-    task = made(pictures, pretraining=PretrainingConfig(steps=3, layers=2))
-    before = means(task)
-    assert [step(task, number)[2] for number in range(5)] == [2.0, 2.0, 2.0, 3.0, 3.0]
-    assert means(task) == before
-
-
-@pytest.mark.parametrize("looked_at", [1, 100])  # steps from one look at what the layers counted to the next
-def test_shallow_steps_are_told_apart_from_those_that_solve(tmp_path, pictures, looked_at, capsys):
-    tested = SolverConfig(rtol=1.0, max_steps=7)  # passes at once, so that a spent budget would be of a shallow step
-    run = {"checkpoint_every_n_steps": looked_at, "val_check_interval": looked_at}
-    config = classify(
-        5, path=pictures, batch_size=4, run=run, solver=tested, pretraining=PretrainingConfig(steps=2, layers=6)
-    )
-    config = replace(config, trainer=replace(config.trainer, log_every_n_steps=looked_at))
-    folder = RunFolder(tmp_path / "run")
-    summary = train(ClassifyTask, config, folder)
-    assert summary["pretraining_steps"] == 2 and summary["statuses"] == {"CONVERGED": 3 * 4}
-    assert summary["mean_forward_evaluations"] < 6
-    assert "5 steps in" in (shown := capsys.readouterr().out) and ", the first 2 shallow and in no count" in shown
-    assert "The first 2 steps unrolled the cell a few times, as asked, and are not counted" in folder.report.read_text()
-
-
-def test_a_run_without_shallow_steps_counts_them_all(tmp_path, pictures, capsys):
-    for model, statuses in (({}, {"BUDGET": 12}), ({"kind": "explicit"}, {})):
-        pretraining = PretrainingConfig(steps=3 if model else 0)
-        config = classify(3, path=pictures, batch_size=4, model=model, pretraining=pretraining)
-        folder = RunFolder(tmp_path / str(len(model)))
-        summary = train(ClassifyTask, config, folder)
-        assert summary["pretraining_steps"] == 0 and summary["statuses"] == statuses
-        assert "shallow and in" not in capsys.readouterr().out and "unrolled the cell" not in folder.report.read_text()
-
-
-def test_a_shallow_step_has_the_gradient_of_layers_with_one_weight(pictures):
-    task = made(pictures, pretraining=PretrainingConfig(steps=1, layers=3))
-    loss, _, _ = step(task, 0)
-    loss.backward()
-    found = {name: weight.grad.clone() for name, weight in task.model.named_parameters()}
-    task.zero_grad()
-    x, labels, _ = task.training_batch(0, 0, 2)
-    cell = task.model.equilibrium.cell
-    context = cell.inject(task.model.stem(x))
-    z = cell.initial_state(context)
-    for _ in range(3):
-        z = cell(z, context)
-    F.cross_entropy(task.model.classifier(z), labels).backward()
-    for name, weight in task.model.named_parameters():
-        assert torch.allclose(found[name], weight.grad, rtol=1e-3, atol=1e-6), name
 
 
 def test_a_step_that_fails_leaves_the_layer_as_it_was(pictures):
