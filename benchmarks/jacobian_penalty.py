@@ -27,8 +27,8 @@ BUDGETS = (12, 6, 4, 3, 2)
 RADII = 16  # windows
 LOSS_LIMIT, SHARE_LIMIT = 0.02, 0.1
 SETTINGS = (
-    "--pretraining.steps 0 --model.n_before 0 --model.n_after 0 --model.n_layers 2 --solver.name anderson --solver.rtol null "
-    f"--solver.max_steps {TRAINED} --adjoint.name phantom --adjoint.steps 2 --max_steps 600 "
+    "--pretraining.steps 0 --model.n_before 0 --model.n_after 0 --model.n_layers 2 --solver.name anderson "
+    f"--solver.rtol null --solver.max_steps {TRAINED} --adjoint.name phantom --adjoint.steps 2 --max_steps 600 "
     "--trainer.val_check_interval 600 --eval_solver.rtol 1e-3 --sample_tokens 0"
 ).split()
 RUNS = {"without": ["--regularization.jacobian_weight", "0"], "with": ["--regularization.jacobian_weight", str(WEIGHT)]}
