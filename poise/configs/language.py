@@ -164,3 +164,12 @@ class LanguageConfig:
             f"model.cutoffs are {cutoffs}, but {tokenizer} tokens do not run from frequent to rare; pass --tokenizer "
             "word, or leave the cutoffs out.",
         )
+        self.check_cutoffs(self.data.vocab_size, "data.vocab_size is")
+
+    def check_cutoffs(self, vocab_size: int, said: str) -> None:
+        """Raise a ConfigError where clusters begin beyond a vocabulary; `said`: of which the size is told."""
+        cutoffs = list(self.model.cutoffs)
+        require(
+            not cutoffs or cutoffs[-1] < vocab_size,
+            f"model.cutoffs are {cutoffs}, but {said} {vocab_size}; pass cutoffs below that number.",
+        )

@@ -20,6 +20,7 @@ LanguageModel = DEQTransformer | DEQTrellisNet | TransformerLM | TrellisNet
 def build_model(config: LanguageConfig, vocab_size: int) -> LanguageModel:
     """Return the network that the settings describe, with fresh weights."""
     model = config.model
+    config.check_cutoffs(vocab_size, "the words of the text, its marks among them, number")
     vocabulary: dict[str, Any] = {"cutoffs": model.cutoffs, "div_value": model.div_value}
     solving: dict[str, Any] = {
         "solver": build_solver(config.solver),

@@ -148,6 +148,17 @@ def test_clusters_want_words(text_file):
         LanguageConfig(model=ModelConfig(cutoffs=(10, 20)))
 
 
+def test_clusters_beyond_the_vocabulary_are_refused(text_file):
+    cut = ModelConfig(cutoffs=(10, 300))
+    with pytest.raises(ConfigError, match=r"cutoffs are \[10, 300\], but data.vocab_size is 300; pass cutoffs below"):
+        LanguageConfig(data=TextDataConfig(tokenizer="word", vocab_size=300), model=cut)
+    config = LanguageConfig(data=TextDataConfig(path=str(text_file), tokenizer="word"), model=cut)
+    with pytest.raises(
+        ConfigError, match=r"\[10, 300\], but the words of the text, .*, number \d+; pass cutoffs below"
+    ):
+        LanguageTask.create(config)
+
+
 @NETWORKS
 def test_words_with_clusters_normalised_weights_and_dropout_train(text_file, tmp_path, kind, cell):
     more = {"cutoffs": (10, 30), "div_value": 2.0, "weight_norm": True, "dropout": 0.1}
